@@ -79,7 +79,7 @@ def _of_trip(trip: Trip, columns: Columns, now: float, width: int) -> Iterator[R
     speed, left = speed_text(trip.speed(now)), trip.left(now)
     ending = "" if left is None else clock_text(left)
     if trip.state == "checking":
-        speed, ending = "checking", f"{percent(trip.checked, trip.size)} %"
+        speed, ending = "reading", f"{percent(trip.checked, trip.size)} %"
     elif trip.state == "storing":
         speed, ending = "sent", ""
     name = Text(fitted(plain(trip.name), columns.name), "bold")

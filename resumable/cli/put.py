@@ -181,9 +181,13 @@ def _sent(it: client.Client, each: FileToSend, given: Namespace, heard: OnEvent)
     if not each.stream:
         where = os.path.abspath(each.path)  # which is what the list of leftovers shows
         fresh, meta = given.restart, each.metadata
-        return of_upload(it.put(each.path, given.url, metadata=meta, name=where, on_event=heard, fresh=fresh))
-    with each.opened() as stream:
-        return of_upload(it.put(stream, given.url, metadata=each.metadata, name=each.name, on_event=heard))
+        done = it.put(each.path, given.url, metadata=meta, name=where, on_event=heard, fresh=fresh)
+    else:
+        with each.opened() as stream:
+            done = it.put(stream, given.url, metadata=each.metadata, name=each.name, on_event=heard)
+    if given.wait is not None and done.stored is False:
+        raise client.ClientError(f"{done.url} is whole, but a remote of the server has failed: ask its operator")
+    return of_upload(done)
 
 
 def status(ended: Ended, trips: Sequence[Trip], wrong: int, untried: int, given: Namespace) -> int:

@@ -63,7 +63,7 @@ def digest_words(result: Result) -> str:
     """``sha-256 3b1f... checked by the server``, or why not."""
     told = hex_digest(result.digest)
     if told is None:
-        return "not checked: the server computes no digest"
+        return "not checked: the server tells no digest"
     if not result.checked:
         return f"{told} at the server, not compared"
     return f"{told} checked by the server" if result.sent else f"{told} checked"

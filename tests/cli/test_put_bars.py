@@ -189,8 +189,8 @@ RESULT = Result(100 * MIB, 50 * MIB, 10.0, URL, DIGEST, True, 50 * MIB)
     [
         (DIGEST, True, f"{HEX} checked by the server"),
         (DIGEST, False, f"{HEX} at the server, not compared"),
-        (None, False, "not checked: the server computes no digest"),
-        ("nonsense", False, "not checked: the server computes no digest"),
+        (None, False, "not checked: the server tells no digest"),
+        ("nonsense", False, "not checked: the server tells no digest"),
     ],
 )
 def test_a_receipt_says_whether_the_digest_was_checked(digest: str | None, checked: bool, words: str) -> None:
@@ -205,7 +205,7 @@ def test_digests_are_shown_in_hex() -> None:
 def test_a_receipt_of_one_line() -> None:
     fetched = Result(5, 5, 0.5, "plan.pdf", None, False, 0, sent=False)
     assert one_line("plan.pdf", fetched) == (
-        "plan.pdf: received, 5 B in 0.5 s (10 B/s), not checked: the server computes no digest, plan.pdf"
+        "plan.pdf: received, 5 B in 0.5 s (10 B/s), not checked: the server tells no digest, plan.pdf"
     )
     stored = Result(0, 0, 0.1, URL, None, False, 0, stored=True)
     assert one_line("empty", stored).startswith("empty: sent, 0 B in 0.1 s, stored in all remotes, not checked")
