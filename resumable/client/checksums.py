@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+from attrs import frozen
+
 from resumable.client.effects import Exchange, Steps, Stretch
 from resumable.client.events import Noted
 from resumable.client.patience import is_of_the_way, judged
@@ -15,22 +17,36 @@ BEST: Final = ("crc32c", "sha256", "sha1")
 READ: Final = 1 << 20
 
 
-def extensions(transfer: Transfer) -> Steps[tuple[frozenset[str], frozenset[str]]]:
-    """The extensions of tus that the server offers, and its algorithms for checksums; both empty if it isn't tus."""
+@frozen
+class Offered:
+    """What a server can do: ``extensions`` of tus, ``checksums`` by their algorithms, both empty if it speaks no tus;
+    ``digests``: it compares a whole upload with the digest that is announced."""
+
+    extensions: frozenset[str]
+    checksums: frozenset[str]
+    digests: bool
+
+
+def offered(transfer: Transfer) -> Steps[Offered]:
+    """What the server offers."""
     exchange = Exchange(method="OPTIONS", url=transfer.address, fields=[("Tus-Resumable", "1.0.0")])
     reply, url = yield from transfer.ask(exchange)
     if is_of_the_way(reply):
         judged(reply, url)
-    return _listed(reply.get("tus-extension")), _listed(reply.get("tus-checksum-algorithm"))
+    return Offered(
+        _listed(reply.get("tus-extension")),
+        _listed(reply.get("tus-checksum-algorithm")),
+        "sha-256" in (reply.get("want-repr-digest") or ""),
+    )
 
 
-def chosen_checksum(transfer: Transfer, offered: frozenset[str]) -> str | None:
+def chosen_checksum(transfer: Transfer, algorithms: frozenset[str]) -> str | None:
     """The algorithm for the requests; None, with a note: the server offers none that was asked for."""
     asked = transfer.options.checksum
     if asked is None:
         return None
     wanted = BEST if asked == "auto" else (asked,)
-    found = next((each for each in wanted if each in offered), None)
+    found = next((each for each in wanted if each in algorithms), None)
     if found is None:
         transfer.tell(Noted(source=transfer.name, message=f"the server offers no checksum of {' or '.join(wanted)}"))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from resumable.client.checksums import chosen_checksum, extensions
+from resumable.client.checksums import chosen_checksum, offered
 from resumable.client.effects import Exchange, Steps, Together, Work
 from resumable.client.events import Begun, Noted, Sent, Uploaded
 from resumable.client.failures import SourceChanged
@@ -18,7 +18,7 @@ from resumable.client.patience import judged
 from resumable.client.sources import SendSource
 from resumable.client.speech import Speech, ToCreate, TusSpeech, new_url, speech_of
 from resumable.client.state_file import UploadEntry
-from resumable.client.strand import Pieces, Strand
+from resumable.client.strand import LateDigest, Pieces, Strand
 from resumable.client.transfer import Meter, Transfer
 
 SMALLEST_PART = 1 << 20
@@ -37,6 +37,7 @@ class Sending:
         self._meter = Meter(transfer, source.size)
         self._checksum: str | None = None
         self._ours: dict[str, bytes] = {}
+        self._late: LateDigest | None = None
         self._strands: list[Strand] = []
         self._begun: dict[Strand, tuple[int, bool]] = {}
 
@@ -100,17 +101,26 @@ class Sending:
             self._checksum = "sha256"  # Content-Digest knows no shorter one
         if draft and parts > 1:
             self._note("the draft has no parallel parts: it is sent as one")
-        if draft or (parts <= 1 and options.checksum is None):
-            return 1
-        offered, algorithms = yield from transfer.patiently(lambda: extensions(transfer))
-        if offered or options.protocol == "tus":
-            self._checksum = chosen_checksum(transfer, algorithms)
-        elif options.checksum is not None:
-            self._checksum = "sha256"
-        if parts > 1 and "concatenation" not in offered:
+            parts = 1
+        # What was begun by another run is compared as a whole before it is finished: only that shows for sure that
+        # the bytes of then and those of now are of one file.
+        resumed = bool(entry.urls) and size is not None and options.verify and not options.announce
+        if not resumed and (draft or (parts <= 1 and options.checksum is None)):
+            return parts if parts > 1 else 1
+        offer = yield from transfer.patiently(lambda: offered(transfer))
+        if resumed and offer.digests:
+            self._late = LateDigest()
+        if not draft and options.checksum is not None:
+            tus = offer.extensions or options.protocol == "tus"
+            self._checksum = chosen_checksum(transfer, offer.checksums) if tus else "sha256"
+        if parts > 1 and "concatenation" not in offer.extensions:
             self._note("the server puts no parallel parts together: it is sent as one")
             return 1
-        return parts
+        return max(1, parts)
+
+    def _compute(self, late: LateDigest) -> Steps[None]:
+        self._ours = yield from digests(self._transfer, self._source, ["sha-256"])
+        late.value = self._ours["sha-256"]
 
     # -- as one
 
@@ -130,12 +140,14 @@ class Sending:
         return strand.url, strand.speech
 
     def _all(self, watcher: Steps[None] | None) -> Steps[None]:
-        if watcher is not None and self._transfer.options.poll_status is not None:
-            yield Together([strand.run() for strand in self._strands], beside=[watcher])
-        elif len(self._strands) == 1:
-            yield from self._strands[0].run()
+        beside = [watcher] if watcher is not None and self._transfer.options.poll_status is not None else []
+        steps = [strand.run() for strand in self._strands]
+        if self._late is not None:
+            steps.append(self._compute(self._late))
+        if len(steps) > 1 or beside:
+            yield Together(steps, beside=beside)
         else:
-            yield Together([strand.run() for strand in self._strands])
+            yield from steps[0]
 
     # -- in parts
 
@@ -180,6 +192,7 @@ class Sending:
             keep=keep,
             begun=self._has_begun,
             checksum=self._checksum,
+            late=self._late,
             pieces=self._pieces,
             meter=self._meter,
         )

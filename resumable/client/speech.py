@@ -68,6 +68,11 @@ class Speech(Protocol):
         """Fields of a PATCH. ``last``: the upload ends with it; ``total``: its length, to be told now."""
 
 
+def announced(sha256: bytes) -> tuple[str, str]:
+    """The field that announces the digest of the whole, in a request of either protocol (RFC 9530)."""
+    return "Repr-Digest", f"sha-256=:{b64encode(sha256).decode()}:"
+
+
 class TusSpeech:
     """tus 1.0."""
 
@@ -142,7 +147,7 @@ class DraftSpeech:
         if new.metadata:
             fields.append(("Upload-Metadata", metadatas.encode(new.metadata)))
         if new.sha256 is not None:
-            fields.append(("Repr-Digest", f"sha-256=:{b64encode(new.sha256).decode()}:"))
+            fields.append(announced(new.sha256))
         return fields
 
     def speaks(self, reply: Reply) -> bool:

@@ -7,25 +7,26 @@ never meet in one upload. No I/O here.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve
 
 from resumable.client.checksums import checksum_of
-from resumable.client.effects import CutShort, Exchange, Lost, Reply, Steps, Stretch, Work
+from resumable.client.effects import CutShort, Exchange, Lost, Pause, Reply, Steps, Stretch, Work
 from resumable.client.events import PiecesShrunk, StartedOver
 from resumable.client.failures import DigestDiffers, NotResumable, NotThere, SizeRefused, SourceChanged
 from resumable.client.patience import Failed, is_of_the_way, judged
 from resumable.client.sources import SendSource, Window
-from resumable.client.speech import Speech, Standing, ToCreate, new_url, number, speech_of
+from resumable.client.speech import Speech, Standing, ToCreate, announced, new_url, number, speech_of
 from resumable.client.transfer import Meter, Transfer
 
 SMALLEST: Final = 256 << 10
 """Bytes: requests don't get shorter by themselves."""
 WITH_CHECKSUM: Final = 16 << 20
 """Bytes of a request whose checksum must be known before it is sent."""
+LAST: Final = 1 << 20
+"""Bytes that wait for the digest of the whole."""
 AGAIN: Final = 3
 """How often an upload may be gone, or a checksum be wrong, with no byte acknowledged in between."""
 
@@ -56,11 +57,24 @@ class Pieces:
         return True
 
 
+class LateDigest:
+    """The SHA-256 of a whole source, which may still be computed. ``value`` None: it isn't known yet."""
+
+    value: bytes | None = None
+
+    def wait(self) -> Steps[bytes]:
+        """It, once it is known."""
+        while self.value is None:
+            yield Pause(0.1)
+        return self.value
+
+
 class Strand:
     """Sends ``source`` from ``start`` on, as one upload; ``size`` None: until it ends.
 
     ``new``: how it is created; ``url``: where it is, if it has been begun; ``keep``: steps that remember its URL;
-    ``begun``: told when the offset at which it begins is known, and whether it is resumed.
+    ``begun``: told when the offset at which it begins is known, and whether it is resumed; ``late``: the digest of the
+    whole, which comes while bytes are sent, and goes with the last.
     """
 
     def __init__(
@@ -75,13 +89,14 @@ class Strand:
         keep: Callable[[Strand], Steps[None]],
         begun: Callable[[Strand, int, bool], None],
         checksum: str | None,
+        late: LateDigest | None,
         pieces: Pieces,
         meter: Meter,
     ) -> None:
         self.url, self.speech, self.resumed_from = url, speech, 0
         self._transfer, self._source, self._new, self._start = transfer, source, new, start
         self._keep, self._told, self._pieces, self._meter = keep, begun, pieces, meter
-        self._checksum = checksum
+        self._checksum, self._late = checksum, late
         self._patience = transfer.patience()
         self._standing: Standing | None = None
         self._begun = False
@@ -222,6 +237,7 @@ class Strand:
         checksum = None
         if (algorithm := self._checksum) is not None and body.size:
             checksum = algorithm, (yield Work(lambda: checksum_of(algorithm, body)))
+        announcement = yield from self._announcement(window)
         untold = total if self.size is None and standing.length is None else None
         told = standing.offset
 
@@ -240,7 +256,7 @@ class Strand:
         exchange = Exchange(
             method="PATCH",
             url=self.url,
-            fields=self.speech.appending(standing.offset, window.last, untold, checksum),
+            fields=[*self.speech.appending(standing.offset, window.last, untold, checksum), *announcement],
             body=body,
             moved=moved,
             informed=informed,
@@ -254,12 +270,21 @@ class Strand:
             raise SizeRefused(413, "", f"something on the way refuses requests of {body.size} bytes", self.url)
         if _is_mismatch(reply):
             self._mismatches += 1
-            if checksum is None and self._new.sha256 is not None:
-                ours = f"sha-256=:{b64encode(self._new.sha256).decode()}:"
+            ours = announced(self._new.sha256)[1] if self._new.sha256 else announcement[0][1] if announcement else None
+            if ours is not None and (checksum is None or self._mismatches > AGAIN):
                 raise DigestDiffers(self._transfer.name, self.url, ours, None)
             if checksum is not None and self._mismatches <= AGAIN:
                 raise Failed("the bytes arrived damaged: their checksum is another")
         return judged(reply, self.url)
+
+    def _announcement(self, window: Window) -> Steps[list[tuple[str, str]]]:
+        if not window.last or self._new.partial or not self._transfer.options.verify:
+            return []
+        if self._late is not None:
+            return [announced((yield from self._late.wait()))]
+        if self.size is None:  # a stream, whose digest is known at its end
+            return [announced(digest) for digest in self._source.digests(["sha-256"], lambda _: None).values()]
+        return []
 
     def _window(self, offset: int) -> Steps[Window]:
         most = self._pieces.most
@@ -271,6 +296,8 @@ class Strand:
             return found
         left = self.size - offset
         size = left if most is None else min(left, most)
+        if self._late is not None and self._late.value is None and size == left:
+            size = max(0, left - LAST) or size  # the digest is computed while these bytes go, and goes with the last
         return Window(size, size == left)
 
     def _is_ours(self, reply: Reply) -> bool:

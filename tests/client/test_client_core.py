@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -270,12 +271,13 @@ def test_it_waits_until_the_upload_is_stored(world: World) -> None:
 def test_parts_are_put_together_and_each_goes_on(world: World) -> None:
     data = bytes(range(256)) * (16 << 10)
     options = ClientOptions(parts=3, retry_for=0)
-    world.fails(None, None, cut_after(1000))
+    world.fails(None, None, None, None, cut_after(1000))
     with pytest.raises(GaveUp):
         world.put(data, options)
     done = world.put(data, ClientOptions(parts=3))
     assert stored(world, done.url) == data
-    assert done.resumed_from == 1000
+    assert done.resumed_from == 1000 + len(data) - len(data) // 3
+    assert done.sent == len(data) - done.resumed_from
     assert dict(world.requests[-2].fields)["Upload-Concat"].startswith("final;")
 
 
@@ -292,8 +294,8 @@ def test_a_lost_answer_to_the_final_request_is_asked_for_again(world: World) -> 
     assert stored(world, world.put(data, ClientOptions(parts=2)).url) == data
 
 
-def test_a_source_that_has_changed_is_never_spliced(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "source"
+def test_a_source_that_has_changed_is_never_spliced(world: World, directory: Path) -> None:
+    path = directory / "source"
     path.write_bytes(DATA)
     world.fails(None, cut_after(3000))
     with pytest.raises(GaveUp):
@@ -307,8 +309,37 @@ def test_a_source_that_has_changed_is_never_spliced(world: World, tmp_path: Path
     assert raised.value.url not in world.uploads  # it was removed
 
 
-def test_a_source_that_changes_while_it_is_sent_is_noticed(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "source"
+@pytest.mark.parametrize("protocol", ["tus", "draft"])
+def test_a_change_that_the_fingerprint_misses_is_found_by_the_digest_before_the_upload_is_finished(
+    world: World, directory: Path, protocol: str
+) -> None:
+    path, data = directory / "source", bytearray(3 << 20)
+    path.write_bytes(data)
+    times = path.stat()
+    world.fails(None, cut_after(2 << 20))
+    with pytest.raises(GaveUp):
+        world.put(FileSource(path), ClientOptions(protocol=protocol, retry_for=0))
+    data[100_000] = 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(DigestDiffers):
+        world.put(FileSource(path), ClientOptions(protocol=protocol))
+    assert not any(upload.complete for upload in world.uploads.values())
+    assert world.state.entries() == []
+    assert stored(world, world.put(FileSource(path)).url) == data
+
+
+def test_what_goes_on_is_announced_with_its_last_bytes(world: World) -> None:
+    world.fails(None, cut_after(3000))
+    with pytest.raises(GaveUp):
+        world.put(DATA, ClientOptions(retry_for=0))
+    assert world.put(DATA).checked
+    assert "Repr-Digest" in dict([each for each in world.requests if each.method == "PATCH"][-1].fields)
+    assert world.methods()[2:] == ["OPTIONS", "HEAD", "PATCH", "HEAD"]
+
+
+def test_a_source_that_changes_while_it_is_sent_is_noticed(world: World, directory: Path) -> None:
+    path = directory / "source"
     path.write_bytes(DATA)
     world.before = lambda exchange: path.write_bytes(DATA + b"more") and None if exchange.method == "PATCH" else None
     with pytest.raises(SourceChanged, match="mixes both"):
@@ -348,8 +379,8 @@ def test_a_token_is_asked_for_at_each_request_and_goes_only_to_its_host(world: W
     assert "Authorization" not in dict(world.requests[-1].fields)
 
 
-def test_a_redirection_out_of_tls_is_refused(tmp_path: Path) -> None:
-    world = new_world(tmp_path)
+def test_a_redirection_out_of_tls_is_refused(directory: Path) -> None:
+    world = new_world(directory)
     world.fails(answer(308, ("location", "http://server/files/")))
     transfer = world.transfer(address="https://me:pass%20word@server/files/")
     with pytest.raises(BadOption, match="isn't encrypted"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
 
-from resumable.client.effects import CutShort, Exchange, Lost, Pause, Reply, Steps, Together, Work
+from resumable.client.effects import CutShort, Effect, Exchange, Lost, Pause, Reply, Steps, Together, Work
 from resumable.client.events import TransferEvent
 from resumable.client.putting import put_steps
 from resumable.client.settings import ClientOptions
@@ -106,29 +106,42 @@ class World:
 
     def run(self, steps: Steps[Any]) -> Any:
         """The result of the steps."""
-        result: Any = None
-        error: Exception | None = None
+        return self._all([steps])[0]
+
+    def _all(self, steps: Sequence[Steps[Any]]) -> list[Any]:
+        """The results of all, each of which does one thing in turn."""
+        results: dict[int, Any] = {}
+        inputs: dict[int, tuple[Any, Exception | None]] = {number: (None, None) for number in range(len(steps))}
         try:
-            while True:
-                effect = steps.send(result) if error is None else steps.throw(error)
-                result = error = None
-                try:
-                    if isinstance(effect, Exchange):
-                        result = self._exchange(effect)
-                    elif isinstance(effect, Pause):
-                        self.pauses.append(effect.seconds)
-                        self.now += effect.seconds
-                    elif isinstance(effect, Work):
-                        result = effect.call()
-                    else:
-                        assert isinstance(effect, Together)
-                        result = [self.run(each) for each in effect.steps]
-                except Exception as raised:
-                    error = raised
-        except StopIteration as end:
-            return end.value
+            while inputs:
+                for number, (value, error) in list(inputs.items()):
+                    try:
+                        one = steps[number]
+                        effect = one.send(value) if error is None else one.throw(error)
+                    except StopIteration as end:
+                        results[number] = end.value
+                        del inputs[number]
+                        continue
+                    try:
+                        inputs[number] = self._done(effect), None
+                    except Exception as raised:
+                        inputs[number] = None, raised
         finally:
-            steps.close()
+            for one in steps:
+                one.close()
+        return [results[number] for number in range(len(steps))]
+
+    def _done(self, effect: Effect) -> Any:
+        if isinstance(effect, Exchange):
+            return self._exchange(effect)
+        if isinstance(effect, Pause):
+            self.pauses.append(effect.seconds)
+            self.now += effect.seconds
+            return None
+        if isinstance(effect, Work):
+            return effect.call()
+        assert isinstance(effect, Together)
+        return self._all(effect.steps)
 
     def _exchange(self, exchange: Exchange) -> Reply:
         self.before(exchange)
@@ -160,7 +173,8 @@ class World:
             return self._status(exchange.url.removesuffix("/status"))
         if exchange.method == "OPTIONS":
             extensions = "creation,checksum" + (",concatenation" if self.concatenates else "")
-            return Reply(204, [*said, ("tus-extension", extensions), ("tus-checksum-algorithm", self.checks)])
+            wanted = [("want-repr-digest", "sha-256=10, sha-512=9")] if self.digests else []
+            return Reply(204, [*said, ("tus-extension", extensions), ("tus-checksum-algorithm", self.checks), *wanted])
         if exchange.method == "POST":
             return self._create(fields, said)
         upload = self.uploads.get(exchange.url)
@@ -222,6 +236,14 @@ class World:
             upload.complete = len(upload.data) == upload.length
         else:
             upload.complete = whole and fields["upload-complete"] == "?1"
+        announced = fields.get("repr-digest")
+        if self.digests and upload.complete and announced not in (None, self._digest(upload)[0][1]):
+            upload.complete = False
+            if "tus-resumable" in fields:
+                del upload.data[-1]
+                return Reply(460, said)
+            kind = b'{"type": "https://iana.org/assignments/http-problem-types#digest-mismatching-values"}'
+            return Reply(400, said, kind)
         return Reply(204, [*said, *self._offset(upload, "tus" if "tus-resumable" in fields else "draft")])
 
     @staticmethod
