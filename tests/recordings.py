@@ -135,10 +135,10 @@ def _scenes(home: Path, daemon: Daemon) -> Iterator[Frame]:
     for cut in (CUT, None):
         screen.feed("\x1b[32m$\x1b[0m ")
         yield Frame(tuple(screen.lines), HOLD)
-        screen.feed(f"resumable put --announce film.mp4 {daemon.url}")
+        screen.feed(f"resumable put film.mp4 {daemon.url}")
         yield Frame(tuple(screen.lines), TYPED)
         screen.feed("\n")
-        moments = list(recorded(home, ["put", "--announce", "film.mp4", daemon.url, "--limit-rate", RATE], screen, cut))
+        moments = list(recorded(home, ["put", "film.mp4", daemon.url, "--limit-rate", RATE], screen, cut))
         ends = [*(at for at, _ in moments[1:]), moments[-1][0] + HOLD]
         for (at, lines), end in zip(moments, ends, strict=True):
             yield Frame(lines, max(SETTLED, end - at))

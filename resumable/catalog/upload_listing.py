@@ -25,6 +25,10 @@ _STATE: Final = """CASE WHEN gone IS NOT NULL THEN 'gone' WHEN stored_at IS NOT 
     WHEN finished_at IS NOT NULL THEN 'finished' WHEN partials IS NOT NULL THEN 'assembling' ELSE 'uploading' END"""
 _OLDEST: Final = "WHERE seq > ? ORDER BY seq LIMIT ?"
 _NEWEST: Final = "WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+_NAMED: Final = "id >= ? AND id < ?"
+# By the index on ids, never in the order of seq: those that match are few.
+_FEW_OLDEST: Final = f"WHERE {_NAMED} AND seq + 0 > ? ORDER BY seq + 0 LIMIT ?"
+_FEW_NEWEST: Final = f"WHERE {_NAMED} AND seq + 0 < ? ORDER BY seq + 0 DESC LIMIT ?"
 _REPLICA: Final = """EXISTS (SELECT 1 FROM replicas WHERE upload_id = uploads.id
     AND remote = COALESCE(?, remote) AND state = COALESCE(?, state))"""
 
@@ -52,13 +56,22 @@ class Listing(CatalogTable):
         condition, values = _condition(wanted)
         start, order = (LIMIT, _NEWEST) if newest else (0, _OLDEST)
         # The few columns that decide; the rest is only read of those that match.
+        named: tuple[str, ...] = ()
+        if wanted.id_prefix is not None and self._are_few(connection, wanted.id_prefix):
+            order, named = _FEW_NEWEST if newest else _FEW_OLDEST, _between(wanted.id_prefix)
         scan = f"SELECT seq, {condition} FROM uploads {order}"
-        rows = connection.execute(scan, (*values, start if place is None else place, ROWS)).fetchall()
+        rows = connection.execute(scan, (*values, *named, start if place is None else place, ROWS)).fetchall()
         matching = [number for number, (_, matches) in enumerate(rows) if matches][:limit]
         uploads = [to_upload(connection.execute(self.AT, (rows[number][0],)).fetchone()) for number in matching]
         found = [(upload, replicas_of(connection, upload.id)) for upload in uploads]
         end = matching[-1] + 1 if len(matching) == limit else len(rows)
         return Found(found, _place(rows[:end], end == len(rows)))
+
+    FEW = f"SELECT COUNT(*) FROM (SELECT 1 FROM uploads WHERE {_NAMED} LIMIT ?) AS few"
+
+    def _are_few(self, connection: Connection, prefix: str) -> bool:
+        """Whether so few ids begin with it that all of them may be looked at."""
+        return int(connection.execute(self.FEW, (*_between(prefix), ROWS + 1)).fetchone()[0]) <= ROWS
 
     COUNT_UPLOADS = f"SELECT seq, {_STATE} FROM uploads {_OLDEST}"
 
@@ -93,6 +106,11 @@ def _place(rows: list[tuple[Any, ...]], read_all: bool = True) -> int | None:
     return None if not rows or (read_all and len(rows) < ROWS) else int(rows[-1][0])
 
 
+def _between(prefix: str) -> tuple[str, str]:
+    """The least text that begins with ``prefix``, and the least above all of those."""
+    return prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
 def _condition(wanted: Filter) -> tuple[str, list[object]]:
     """An expression and its values."""
     states = sorted(state.value for state in wanted.states)
@@ -103,6 +121,9 @@ def _condition(wanted: Filter) -> tuple[str, list[object]]:
         if value is not None:
             conditions.append(condition)
             values.append(value)
+    if wanted.id_prefix is not None:
+        conditions.append(_NAMED)
+        values += _between(wanted.id_prefix)
     if wanted.remote is not None or wanted.replica is not None:
         conditions.append(_REPLICA)
         values += [wanted.remote, None if wanted.replica is None else wanted.replica.value]

@@ -30,6 +30,10 @@ class DaemonRefused(Exception):
     """The daemon refuses to do it, for the reason that it gives."""
 
 
+class InTheWay(DaemonRefused):
+    """The upload isn't in the state for that."""
+
+
 class NotAllowed(DaemonRefused):
     """The daemon refuses this principal."""
 
@@ -64,9 +68,10 @@ class AdminClient:
         """Everything about one upload."""
         return self._document("GET", f"/v1/uploads/{_segment(upload_id)}")
 
-    def remove(self, upload_id: str) -> None:
-        """End an upload and remove its bytes."""
-        self._checked(self._line.ask("DELETE", f"/v1/uploads/{_segment(upload_id)}"))
+    def remove(self, upload_id: str, spare: bool) -> None:
+        """End an upload and remove its bytes. ``spare``: raises InTheWay for one that a request appends to now."""
+        query = {"unless": "appending"} if spare else {}
+        self._checked(self._line.ask("DELETE", f"/v1/uploads/{_segment(upload_id)}", query))
 
     def retry(self, upload_id: str, remote: str | None) -> int:
         """Try parked replicas of an upload again, in one remote or all (None). How many there are."""
@@ -84,6 +89,27 @@ class AdminClient:
             if not more:
                 break
         return count, more
+
+    def hooks(self) -> dict[str, Document]:
+        """How many events wait and are dead, by hook."""
+        found = self._document("GET", "/v1/hooks").get("hooks")
+        if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+            raise self._foreign()
+        return found
+
+    def dead_events(self, hook: str) -> Iterator[list[Document]]:
+        """Pages of the events that a hook was given up for."""
+        query: dict[str, str] = {}
+        while True:
+            page = self._document("GET", f"/v1/hooks/{_segment(hook)}/dead", query)
+            found, place = page.get("dead"), page.get("next")
+            if not isinstance(found, list) or not isinstance(place, int | None):
+                raise self._foreign()
+            if found:
+                yield found
+            if place is None:
+                return
+            query["after"] = str(place)
 
     def replay(self, hook: str) -> int:
         """Deliver the dead events of a hook again. How many there are."""
@@ -104,7 +130,7 @@ class AdminClient:
             return reply
         if not isinstance(reply.document, dict) or not isinstance(reply.document.get("detail"), str):
             raise self._foreign(f" ({reply.status})")
-        raise (NotAllowed if reply.status in (401, 403) else DaemonRefused)(reply.document["detail"])
+        raise _REFUSALS.get(reply.status, DaemonRefused)(reply.document["detail"])
 
     def _count(self, document: Document, name: str) -> int:
         count = document.get(name)
@@ -114,6 +140,9 @@ class AdminClient:
 
     def _foreign(self, told: str = "") -> NoDaemon:
         return NoDaemon(f"what answers at {self._line.where} is no daemon of this release{told}")
+
+
+_REFUSALS: Final = {401: NotAllowed, 403: NotAllowed, 409: InTheWay}
 
 
 def _segment(text: str) -> str:

@@ -18,9 +18,10 @@ from rich.text import Text
 
 from resumable import client
 from resumable.cli.boards import complain, in_words
+from resumable.cli.figures import clock_text, percent, speed_text
 from resumable.cli.files_to_send import LeftOut
-from resumable.cli.receipts import Result, amount, digest_words, underway
-from resumable.cli.text import clock_text, fitted, percent, plain, speed_text
+from resumable.cli.receipts import Result, amount, checked_words, digest_line, underway
+from resumable.cli.texts import cut, plain
 from resumable.cli.trips import AllTrips, Trip
 from resumable.doctor.findings import size_text
 
@@ -82,7 +83,7 @@ def _of_trip(trip: Trip, columns: Columns, now: float, width: int) -> Iterator[R
         speed, ending = "reading", f"{percent(trip.checked, trip.size)} %"
     elif trip.state == "storing":
         speed, ending = "sent", ""
-    name = Text(fitted(plain(trip.name), columns.name), "bold")
+    name = Text(cut(plain(trip.name), columns.name), "bold")
     columns.row(
         table,
         name,
@@ -96,13 +97,13 @@ def _of_trip(trip: Trip, columns: Columns, now: float, width: int) -> Iterator[R
         _of_replica(replica, number, trip, columns, table)
     yield table
     if trip.why:
-        yield Text(fitted(f"  {_waits(trip, now)}", width - 1), "yellow", no_wrap=True)
+        yield Text(cut(f"  {_waits(trip, now)}", width - 1), "yellow", no_wrap=True)
 
 
 def _of_replica(replica: client.Replicated, number: int, trip: Trip, columns: Columns, table: Table) -> None:
     label = "stored" if replica.name is None and len(trip.replicas()) == 1 else f"stored in {replica.name or number}"
     trouble = "" if replica.trouble is None else plain(replica.trouble)
-    name = Text(fitted(f"  {plain(label)}", columns.name), "dim")
+    name = Text(cut(f"  {plain(label)}", columns.name), "dim")
     share = "" if trip.size is None else f"{percent(replica.confirmed, trip.size)} %"
     bar = _bar(replica.confirmed, trip.size, columns, "magenta")
     columns.row(table, name, bar, share, _sizes(replica.confirmed, trip.size), trouble, "")
@@ -111,7 +112,7 @@ def _of_replica(replica: client.Replicated, number: int, trip: Trip, columns: Co
 def _of_all(together: AllTrips, columns: Columns, now: float) -> Table:
     table = columns.table()
     size, position, left = together.size, together.position, together.left(now)
-    name = Text(fitted(f"{together.done} of {together.count} files", columns.name), "bold")
+    name = Text(cut(f"{together.done} of {together.count} files", columns.name), "bold")
     share = "" if size is None else f"{percent(position, size)} %"
     ending = "" if left is None else clock_text(left)
     speed = speed_text(together.speed(now))
@@ -188,10 +189,11 @@ class BarBoard:
     def done(self, trip: Trip, result: Result) -> None:
         """Its receipt."""
         if not self._few:
-            self._line(f"{self._mark} ", f"{trip.name}  {amount(result)}" + (", checked" * result.checked), "green")
+            self._line(f"{self._mark} ", f"{trip.name}  {amount(result)}{checked_words(result)}", "green")
             return
-        said = f"{plain(trip.name)}  {amount(result)}\n  {plain(result.where)}\n"
-        more = "\n".join(f"  {line}" for line in (digest_words(result), *underway(trip)))
+        name, place = plain(trip.name), plain(result.where)
+        said = f"{name}  {amount(result)}{checked_words(result)}\n  {place}\n"
+        more = "\n".join(f"  {line}" for line in (digest_line(result), *underway(trip)))
         self._console.print(Text.assemble((f"{self._mark} ", "green"), said, (more, "dim")), soft_wrap=True)
 
     def failed(self, trip: Trip, error: Exception) -> None:

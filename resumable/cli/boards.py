@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from resumable import client
+from resumable.cli.figures import clock_text, percent
 from resumable.cli.files_to_send import LeftOut
 from resumable.cli.receipts import Result, one_line
-from resumable.cli.text import clock_text, percent, plain
+from resumable.cli.texts import plain
 from resumable.cli.trips import AllTrips, Trip
 from resumable.doctor.findings import size_text
 from resumable.model.values import json_time

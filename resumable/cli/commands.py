@@ -1,43 +1,66 @@
-"""The commands of `resumable` that talk to a daemon, and uploads as text for people.
+"""The commands of `resumable` that talk to a daemon.
 
 Invariants: each command returns the exit status. The answer goes to standard output, everything else to standard error.
-Text that a client has chosen (names, metadata) can't move the cursor or colour the terminal.
+Text that a client has chosen (names, metadata) can't move the cursor or colour the terminal. An upload is named by its
+id, or by the beginning of it: see choosing.py.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from resumable.cli.admin_client import AdminClient, DaemonRefused, Document, NotAllowed
-from resumable.doctor.findings import age_text, size_text
+from resumable.cli.admin_client import AdminClient, DaemonRefused, Document, InTheWay, NotAllowed
+from resumable.cli.choosing import chosen
+from resumable.cli.rows import Columns, Table, Totals
+from resumable.cli.texts import cut, described, plain, since
+from resumable.cli.whole import whole
 
 Command = Callable[[AdminClient, Namespace], int]
 ENOUGH: Final = 100
 _METHODS: Final = {"on": "PUT", "off": "DELETE", "status": "GET"}
-
-HEADINGS = ("ID", "STATE", "SIZE", "DONE", "IDLE", "REMOTES", "OWNER", "NAME")
-LONGEST = 60
-_GAP = "  "
+NAMED: Final = 10
+"""Uploads that a question names at most."""
 
 
 def ls(asking: AdminClient, given: Namespace) -> int:
     """List uploads, page by page."""
     now = time.time()
-    table = Table(now)
+    if given.watch:
+        if not in_terminal():
+            given.command.error("--watch needs a terminal to draw in")
+        from resumable.cli.watching import watch
+
+        return watch(asking, given, filters(given, now))
+    width = _width()
+    table, totals = Table(now, width, given.full_id or width is None), Totals()
     for page in asking.uploads(filters(given, now), None if given.all else given.limit):
         if not page:
             sys.stderr.write(f"resumable: these are {given.limit}; for more: --limit or --all\n")
             break
+        totals.add(page)
         for line in map(json.dumps, page) if given.json else table.lines(page):
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
+    if width is not None and not given.json:
+        sys.stdout.write(f"{totals}\n")
     return 0
+
+
+def in_terminal() -> bool:
+    """Whether a person reads the output."""
+    return sys.stdout.isatty()
+
+
+def _width() -> int | None:
+    """Of the terminal, in cells; None where the output goes elsewhere, and is never cut."""
+    return shutil.get_terminal_size().columns if in_terminal() else None
 
 
 def filters(given: Namespace, now: float) -> dict[str, str]:
@@ -59,7 +82,7 @@ def filters(given: Namespace, now: float) -> dict[str, str]:
 
 def show(asking: AdminClient, given: Namespace) -> int:
     """Show one upload in full."""
-    upload = asking.upload(given.id)
+    upload = asking.upload(chosen(asking, given.id))
     lines = [json.dumps(upload, indent=2)] if given.json else whole(upload, time.time())
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
@@ -72,7 +95,8 @@ def retry(asking: AdminClient, given: Namespace) -> int:
         told = {"restarted": count, "more": more}
         return _tell(told, given, "{restarted} replicas are tried again" + ("; ask again for the rest" if more else ""))
 
-    def one(upload_id: str) -> None:
+    def one(name: str) -> None:
+        upload_id = chosen(asking, name)
         count = asking.retry(upload_id, given.remote)
         if not count:
             raise DaemonRefused("nothing of it is parked")
@@ -83,16 +107,93 @@ def retry(asking: AdminClient, given: Namespace) -> int:
 
 
 def rm(asking: AdminClient, given: Namespace) -> int:
-    """End uploads, and remove their bytes."""
-    if sys.stdin is not None and sys.stdin.isatty() and not given.yes and not _agreed(given.ids):
-        sys.stderr.write("resumable: nothing was removed\n")
-        return 1
+    """End uploads, and remove their bytes. One that a request appends to is spared, unless --force is given."""
+    names, refused = list(given.ids), 0
+    if sys.stdin is not None and sys.stdin.isatty() and not given.yes:
+        meant: dict[str, Document] = {}
 
-    def one(upload_id: str) -> None:
-        asking.remove(upload_id)
+        def find(name: str) -> None:
+            upload = asking.upload(chosen(asking, name))
+            if upload.get("gone") is not None:
+                raise DaemonRefused("the upload is gone already")
+            if upload.get("appending") is True and not given.force:
+                raise DaemonRefused(f"a request appends to {described(upload)} now; {_FORCE}")
+            meant[str(upload.get("id"))] = upload
+
+        refused = _each(names, find)
+        names = list(meant)
+        if not names:
+            return refused
+        if not _agreed(list(meant.values())):
+            sys.stderr.write("resumable: nothing was removed\n")
+            return 1
+
+    def one(name: str) -> None:
+        upload_id = chosen(asking, name)
+        try:
+            asking.remove(upload_id, spare=not given.force)
+        except InTheWay as problem:
+            raise DaemonRefused(f"{plain(problem).rstrip('.')}; {_FORCE}") from problem
         _tell({"id": upload_id, "removed": True}, given, "{id}: removed")
 
-    return _each(given.ids, one)
+    return _each(names, one) or refused
+
+
+_FORCE: Final = "--force removes it all the same"
+
+
+def _agreed(uploads: list[Document]) -> bool:
+    told = [described(each) + (", a request appends to it now" if each.get("appending") else "") for each in uploads]
+    if len(told) == 1:
+        question = f"Remove {told[0]} for good?"
+    else:
+        sys.stderr.writelines(f"  {each}\n" for each in told[:NAMED])
+        if len(told) > NAMED:
+            sys.stderr.write(f"  and {len(told) - NAMED} more\n")
+        totals = Totals()
+        totals.add(uploads)
+        question = f"Remove these {totals} for good?"
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def hooks(asking: AdminClient, given: Namespace) -> int:
+    """List the hooks with how many events wait and are dead, list a hook's dead events, or send these again."""
+    if given.what == "replay":
+        return replay(asking, given)
+    width, now = _width(), time.time()
+    if given.what == "dead":
+        return _dead(asking, given, Columns(_OF_DEAD, width), now)
+    found = asking.hooks()
+    if given.json:
+        return _tell(found, given, "")
+    rows = [
+        [plain(name), plain(each.get("waiting")), plain(each.get("dead")), since(each.get("oldest"), now)]
+        for name, each in found.items()
+    ]
+    if not rows:
+        sys.stderr.write("resumable: there are no hooks (--hook adds one)\n")
+    sys.stdout.writelines(f"{line}\n" for line in Columns(_OF_HOOKS, width).lines(rows) if rows)
+    return 0
+
+
+_OF_HOOKS: Final = ("HOOK", "WAITING", "DEAD", "OLDEST")
+_OF_DEAD: Final = ("EVENT", "UPLOAD", "GIVEN UP", "TRIES", "ERROR")
+
+
+def _dead(asking: AdminClient, given: Namespace, columns: Columns, now: float) -> int:
+    for page in asking.dead_events(given.hook):
+        rows = [
+            [
+                *(plain(each.get("event")), plain(each.get("upload")), f"{since(each.get('dead_since'), now)} ago"),
+                *(plain(each.get("attempts")), cut(plain(each.get("error") or "-"), 200)),
+            ]
+            for each in page
+        ]
+        sys.stdout.writelines(f"{line}\n" for line in (map(json.dumps, page) if given.json else columns.lines(rows)))
+        sys.stdout.flush()
+    return 0
 
 
 def replay(asking: AdminClient, given: Namespace) -> int:
@@ -114,25 +215,18 @@ def drain(asking: AdminClient, given: Namespace) -> int:
     return 0
 
 
-def _each(ids: list[str], one: Callable[[str], None]) -> int:
+def _each(names: list[str], one: Callable[[str], None]) -> int:
     """Do it for each upload, also after one was refused."""
     status = 0
-    for upload_id in ids:
+    for name in names:
         try:
-            one(upload_id)
+            one(name)
         except NotAllowed:
             raise
         except DaemonRefused as refused:
-            sys.stderr.write(f"resumable: {plain(upload_id)}: {plain(refused)}\n")
+            sys.stderr.write(f"resumable: {plain(name)}: {plain(refused)}\n")
             status = 1
     return status
-
-
-def _agreed(ids: list[str]) -> bool:
-    named = ", ".join(plain(each) for each in ids[:3]) + (", ..." if len(ids) > 3 else "")
-    sys.stderr.write(f"Remove {len(ids)} {'upload' if len(ids) == 1 else 'uploads'} for good ({named})? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _tell(found: Document, given: Namespace, text: str) -> int:
@@ -144,132 +238,3 @@ def _tell(found: Document, given: Namespace, text: str) -> int:
 
 def _written(seconds: float) -> str:
     return datetime.fromtimestamp(max(0.0, seconds), UTC).isoformat().replace("+00:00", "Z")
-
-
-def plain(value: object) -> str:
-    """A value's text, without characters that a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in str(value))
-
-
-class Table:
-    """Rows under each other, page by page: a column gets wider with the pages, never narrower."""
-
-    def __init__(self, now: float) -> None:
-        self._now = now
-        self._widths = [0] * len(HEADINGS)
-
-    def lines(self, page: Sequence[Document]) -> Iterator[str]:
-        """The lines of one page; the first page has the headings."""
-        rows = [self._row(upload) for upload in page]
-        if not any(self._widths):
-            rows.insert(0, HEADINGS)
-        self._widths = [max(width, *map(len, column)) for width, *column in zip(self._widths, *rows, strict=True)]
-        for row in rows:
-            yield _GAP.join(cell.ljust(width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
-
-    def _row(self, upload: Document) -> tuple[str, ...]:
-        length, offset = _number(upload, "length"), _number(upload, "offset") or 0
-        return (
-            plain(upload.get("id")),
-            plain(upload.get("state")) + ("*" if upload.get("appending") is True else ""),
-            "?" if length is None else size_text(length),
-            _share(offset, length),
-            _since(upload.get("touched_at"), self._now),
-            ",".join(_remote(each) for each in _replicas(upload)) or "-",
-            _short(upload.get("owner") or "-"),
-            _short(_name(upload) or "-"),
-        )
-
-
-def whole(upload: Document, now: float) -> Iterator[str]:
-    """Everything about one upload, a line for each thing."""
-    length, durable = _number(upload, "length"), _number(upload, "durable") or 0
-    size = "not known yet" if length is None else f"{size_text(length)} ({length} bytes)"
-    facts: list[tuple[str, object]] = [
-        ("id", upload.get("id")),
-        ("state", upload.get("state")),
-        ("gone", upload.get("gone")),
-        ("owner", upload.get("owner")),
-        ("protocol", upload.get("protocol")),
-        ("size", size),
-        ("durable", f"{size_text(durable)} ({durable} bytes), {_share(durable, length)}"),
-        ("local copy", None if upload.get("object") else upload.get("local")),
-        ("spool", upload.get("object")),
-        ("placed", upload.get("placed")),
-        ("appending", "a request holds it" if upload.get("appending") else None),
-    ]
-    for name in ("created_at", "touched_at", "finished_at", "stored_at", "expires_at", "gone_at"):
-        facts.append((name.removesuffix("_at"), _when(upload.get(name), now)))
-    metadata = upload.get("metadata")
-    if isinstance(metadata, dict):
-        facts += [(f"metadata {plain(key)}", value) for key, value in metadata.items()]
-    for replica in _replicas(upload):
-        facts += _replica(replica, now)
-    told = [(name, plain(value)) for name, value in facts if value is not None]
-    width = max(len(name) for name, _ in told)
-    yield from (f"{name.ljust(width)}  {value}" for name, value in told)
-
-
-def _replica(replica: Document, now: float) -> list[tuple[str, object]]:
-    name = f"remote {plain(replica.get('remote'))}"
-    required = "" if replica.get("required") else ", best effort"
-    confirmed = _number(replica, "confirmed") or 0
-    facts: list[tuple[str, object]] = [(name, f"{replica.get('state')}, {size_text(confirmed)} there{required}")]
-    facts += [("  " + word, replica.get(word)) for word in ("key", "location", "error")]
-    if _number(replica, "attempts"):
-        facts.append(("  failed tries", replica.get("attempts")))
-    facts.append(("  next try", _when(replica.get("retry_at"), now)))
-    return facts
-
-
-def _replicas(upload: Document) -> list[Document]:
-    found = upload.get("replicas")
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def _remote(replica: Document) -> str:
-    return f"{_short(replica.get('remote'))}:{plain(replica.get('state'))}"
-
-
-def _name(upload: Document) -> object:
-    metadata = upload.get("metadata")
-    if not isinstance(metadata, dict):
-        return None
-    name = metadata.get("filename") or metadata.get("name")
-    return name if isinstance(name, str) else None
-
-
-def _number(document: Document, name: str) -> int | None:
-    value: Any = document.get(name)
-    return value if isinstance(value, int) else None
-
-
-def _share(offset: int, length: int | None) -> str:
-    if length is None:
-        return size_text(offset)
-    return "100%" if offset >= length else f"{offset * 100 // length}%"
-
-
-def _short(value: object) -> str:
-    text = plain(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-
-
-def _seconds(value: object) -> float | None:
-    try:
-        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def _since(value: object, now: float) -> str:
-    at = _seconds(value)
-    return "?" if at is None else age_text(max(0.0, now - at))
-
-
-def _when(value: object, now: float) -> str | None:
-    at = _seconds(value)
-    if at is None:
-        return None
-    away = f"in {age_text(at - now)}" if at > now else f"{age_text(now - at)} ago"
-    return f"{plain(value)} ({away})"

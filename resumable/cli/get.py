@@ -19,9 +19,10 @@ from attrs import evolve
 
 from resumable import client
 from resumable.cli.boards import Ended, complain
+from resumable.cli.figures import percent
 from resumable.cli.receipts import FEW, Result, of_download
 from resumable.cli.runs import OnEvent, Runs
-from resumable.cli.text import percent, plain
+from resumable.cli.texts import plain
 from resumable.cli.transfer_options import TransferParser, add_common, board, client_options, value, web_address
 from resumable.cli.trips import Trip
 from resumable.model import values

@@ -16,7 +16,8 @@ from attrs import evolve
 
 from resumable import client
 from resumable.cli.boards import complain, say
-from resumable.cli.text import percent, plain
+from resumable.cli.figures import percent
+from resumable.cli.texts import plain
 from resumable.cli.transfer_options import TransferParser, client_options
 from resumable.client import Client, Leftover
 from resumable.doctor.findings import age_text, size_text

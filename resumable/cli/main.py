@@ -21,8 +21,9 @@ from attrs import frozen
 from resumable import __version__
 from resumable.cli import commands
 from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
-from resumable.cli.commands import ENOUGH, plain
+from resumable.cli.commands import ENOUGH
 from resumable.cli.entry import guarded
+from resumable.cli.texts import plain
 from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
 from resumable.listening import run_directory
 from resumable.model import values as option_values
@@ -46,6 +47,8 @@ OWN: Final = {
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
 }
+
+_ID: Final = "an id, or its first characters, 4 at least"
 
 #: The socket of a daemon with an upload directory of its own, below that.
 OWN_SOCKET: Final = Path(".resumable") / "admin.sock"
@@ -168,11 +171,15 @@ def parser() -> argparse.ArgumentParser:
         add(name, add_help=False, help=own.help)
     _ls(_command(add, "ls", commands.ls, "list uploads"))
     show = _command(add, "show", commands.show, "tell all of one upload, in both tiers")
-    show.add_argument("id", metavar="ID")
+    show.add_argument("id", metavar="ID", help=_ID)
     _retry(_command(add, "retry", commands.retry, "send on what remotes were given up for"))
     rm = _command(add, "rm", commands.rm, "end uploads and remove them, from remotes too as DELETE would")
-    rm.add_argument("ids", metavar="ID", nargs="+")
+    rm.add_argument("ids", metavar="ID", nargs="+", help=_ID)
     rm.add_argument("--yes", action="store_true", help="don't ask whether that is meant")
+    rm.add_argument("--force", action="store_true", help="also those that a request appends to now")
+    hooks = _command(add, "hooks", commands.hooks, "list hooks with their waiting and dead events")
+    hooks.add_argument("what", choices=("dead", "replay"), nargs="?", help="list its dead events, or send them again")
+    hooks.add_argument("hook", metavar="HOOK", nargs="?")
     replay = _command(add, "replay", commands.replay, "deliver the events again that a hook was given up for")
     replay.add_argument("hook", metavar="HOOK")
     drain = _command(add, "drain", commands.drain, "let no upload begin, while those that have may end")
@@ -192,10 +199,12 @@ def _ls(ls: argparse.ArgumentParser) -> None:
     most = _of(option_values.integer(1, 10**9, "a number"))
     ls.add_argument("--limit", metavar="NUMBER", type=most, default=ENOUGH, help=f"so many at most [{ENOUGH}]")
     ls.add_argument("--all", action="store_true", help="however many there are")
+    ls.add_argument("--full-id", action="store_true", help="whole ids in a terminal, too")
+    ls.add_argument("--watch", action="store_true", help="draw them anew each second, the newest first, until Ctrl-C")
 
 
 def _retry(retry: argparse.ArgumentParser) -> None:
-    retry.add_argument("ids", metavar="ID", nargs="*")
+    retry.add_argument("ids", metavar="ID", nargs="*", help=_ID)
     retry.add_argument("--remote", metavar="NAME", help="only the replica there")
     retry.add_argument("--all", action="store_true", help="instead of an ID: everything that was parked for --remote")
 
@@ -219,6 +228,10 @@ def _check(root: argparse.ArgumentParser, given: argparse.Namespace) -> None:
             root.error("retry --all takes --remote NAME, and no ID")
         if not given.all and not given.ids:
             root.error("retry takes an ID, or --all --remote NAME")
+    if given.run is commands.hooks and given.what is not None and given.hook is None:
+        given.command.error(f"{given.what} takes the name of a HOOK")
+    if given.run is commands.ls and given.watch and (given.json or given.all):
+        given.command.error("--watch goes without --json and --all")
 
 
 def _command(

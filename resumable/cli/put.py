@@ -15,11 +15,11 @@ from attrs import evolve
 from resumable import client
 from resumable.cli.advice import words_of_put
 from resumable.cli.boards import Ended, complain
+from resumable.cli.figures import percent
 from resumable.cli.files_to_send import STANDARD_INPUT, FileToSend, LeftOut, found
 from resumable.cli.receipts import FEW, Result, of_upload
 from resumable.cli.runs import OnEvent, Runs
 from resumable.cli.sent_before import SentBefore
-from resumable.cli.text import percent
 from resumable.cli.transfer_options import (
     TransferParser,
     add_common,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from resumable import client
-from resumable.cli.text import percent, speed_text, took_text
+from resumable.cli.figures import percent, speed_text, took_text
 from resumable.cli.trips import Trip
 from resumable.doctor.findings import size_text
 
@@ -59,14 +59,25 @@ def of_download(done: client.Downloaded) -> Result:
     )
 
 
-def digest_words(result: Result) -> str:
-    """``sha-256 3b1f... checked by the server``, or why not."""
+NOT_CHECKED: Final = "not checked: the server tells no digest"
+
+
+def checked_words(result: Result) -> str:
+    """Who has compared the digest; empty where nobody has."""
+    return (", checked by the server" if result.sent else ", checked") if result.checked else ""
+
+
+def digest_line(result: Result) -> str:
+    """The digest, or that there is none."""
     told = hex_digest(result.digest)
     if told is None:
-        return "not checked: the server tells no digest"
-    if not result.checked:
-        return f"{told} at the server, not compared"
-    return f"{told} checked by the server" if result.sent else f"{told} checked"
+        return NOT_CHECKED
+    return told if result.checked else f"{told}, not compared"
+
+
+def digest_words(result: Result) -> str:
+    """Both: ``sha-256 3b1f... checked by the server``, or why not."""
+    return f"{digest_line(result)}{checked_words(result).removeprefix(',')}"
 
 
 def hex_digest(digest: str | None) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from resumable.cli.boards import Board, JsonBoard, LineBoard, complain, say
-from resumable.cli.text import plain
+from resumable.cli.texts import plain
 from resumable.cli.windows import DayWindow, day_window, seconds_until
 from resumable.client import ClientOptions
 from resumable.model import values

@@ -49,7 +49,8 @@ class Filter:
 
     ``owner``: "" is nobody. ``remote``: there is a replica in it. ``replica``: a replica (in that remote) is in this
     state. ``..._after`` is from that time on, ``..._before`` is before it. ``idle_since``: not touched since.
-    ``min_size`` is compared with the length, or with the offset while the length isn't known.
+    ``min_size`` is compared with the length, or with the offset while the length isn't known. ``id_prefix``: the id
+    begins with it (ASCII, not empty).
     """
 
     states: frozenset[UploadState] = PRESENT
@@ -62,6 +63,7 @@ class Filter:
     finished_before: float | None = None
     idle_since: float | None = None
     min_size: int | None = None
+    id_prefix: str | None = None
 
 
 @frozen

@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 valid_id: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{15,127}").fullmatch
 """A match if the text is an id of an upload, which has 16 to 128 characters; else None."""
+beginning_of_id: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{3,127}").fullmatch
+"""A match if the text is long enough to tell an id from most others by its beginning."""
 MAX_NAME: Final = 255
 """Bytes of UTF-8: the longest name that file systems take."""
 

@@ -73,6 +73,9 @@ class IHolds(Interface):
     def held(upload_id: str) -> bool:
         """Whether a request has it."""
 
+    def under_way(upload_id: str) -> Awaitable[bool]:
+        """Whether a request has it, in this process or in another one. Fails with CatalogUnavailable."""
+
     def received(upload_id: str) -> int | None:
         """How far its holder has received, committed or not; None when no append is running. Disturbs no append."""
 
@@ -132,6 +135,9 @@ class LocalHolds:
 
     def held(self, upload_id: str) -> bool:
         return upload_id in self._holds
+
+    async def under_way(self, upload_id: str) -> bool:
+        return self.held(upload_id)
 
     @property
     def count(self) -> int:

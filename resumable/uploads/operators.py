@@ -104,9 +104,20 @@ class Operators:
         self._check_unfinished(await self._context.present(upload_id))  # the last byte may just have been committed
         await self._uploads.stop_upload(upload_id)
 
-    async def remove(self, upload_id: str) -> None:
-        """End any upload, as its client could, and its objects with it where that is what DELETE does."""
+    async def remove(self, upload_id: str, unless_under_way: bool = False) -> None:
+        """End any upload, as its client could, and its objects with it where that is what DELETE does.
+
+        Raises WrongState for one that a request appends to now, where it shall stay then.
+        """
+        if unless_under_way and await self._under_way(upload_id):
+            raise WrongState("A request appends to the upload now.")
         await self._uploads.stop_upload(upload_id)
+
+    async def _under_way(self, upload_id: str) -> bool:
+        try:
+            return await self._context.holds.under_way(upload_id)
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
 
     async def retry(self, upload_id: str, remote: str | None) -> int:
         """Try its parked replicas again, in one remote or in all; answers how many there were."""

@@ -54,6 +54,9 @@ class SharedHolds(LocalHolds):
         wake.listen(SETTLED, lambda _, upload_id: self._answered(upload_id))
         wake.listen(ENDED, lambda _, upload_id: self._ended(upload_id))
 
+    async def under_way(self, upload_id: str) -> bool:
+        return self.held(upload_id) or await self._workers.keeper(upload_id) is not None
+
     async def settle(self, upload_id: str) -> None:
         await self._look(upload_id, False)
 

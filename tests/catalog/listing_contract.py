@@ -95,6 +95,24 @@ class ListingContract(CatalogSuite):
         ):
             assert self.names(wanted) == names, wanted
 
+    def test_uploads_are_found_by_the_beginning_of_their_id(self) -> None:
+        ids = ["abcd" + "0" * 28, "abce" + "0" * 28, "abcd" + "z" * 28, "abc_" + "-" * 28, "ABCD" + "0" * 28]
+        self.add(*(evolve(upload(number), id=each) for number, each in enumerate(ids, 1)))
+        for rows in (1, 2, 500):
+            with patch.object(on_sqlite, "ROWS", rows):
+                assert self.names(Filter(id_prefix="abcd")) == [ids[0], ids[2]], rows
+                assert self.names(Filter(id_prefix="abcd"), True) == [ids[2], ids[0]], rows
+                assert joined(self.pages(Filter(id_prefix="abc"), 1)) == ids[:4], rows
+                assert self.names(Filter(id_prefix="abc_")) == [ids[3]]
+                assert self.names(Filter(id_prefix=ids[1])) == [ids[1]]
+                assert self.names(Filter(id_prefix="abcd1")) == []
+                assert self.names(Filter(id_prefix="abcd", states=frozenset())) == []
+
+    def test_a_beginning_that_few_ids_have_is_found_in_one_look(self) -> None:
+        self.add(*(upload(number) for number in range(1, 9)), evolve(upload(9), id="abcd" + "0" * 28))
+        with patch.object(on_sqlite, "ROWS", 2):
+            assert self.pages(Filter(id_prefix="abcd"), 10) == [["abcd" + "0" * 28]]
+
     def test_replicas_are_looked_for_in_one_remote_or_any(self) -> None:
         for number, remote in ((1, "far"), (2, "near")):
             self.ask(self.catalog.create(done(upload(number)), (), [Replica(name(number), remote)]))

@@ -13,6 +13,7 @@ from resumable.cli import commands
 from resumable.cli.main import main
 from tests.cli.stand_in import StandIn, problem
 
+A, B = "a" * 32, "b" * 32
 NOW = datetime(2026, 10, 1, 12, tzinfo=UTC).timestamp()
 UPLOAD = {
     "id": "a" * 32,
@@ -218,11 +219,11 @@ def test_an_upload_that_is_not_there_is_status_1(daemon, capsys):
 
 
 def test_retry_starts_what_was_parked_of_each(daemon, capsys):
-    counts = {"a": 2, "b": 0}
+    counts = {A: 2, B: 0}
     daemon.answer = lambda method, path, query: (200, {"restarted": counts[path.split("/")[3]]})
-    assert run(daemon, "retry", "a", "b", "--remote", "cloud") == 1
-    assert capsys.readouterr() == ("a: 2 tried again\n", "resumable: b: nothing of it is parked\n")
-    assert daemon.asked[0] == ("POST", "/v1/uploads/a/retry", {"remote": "cloud"})
+    assert run(daemon, "retry", A, B, "--remote", "cloud") == 1
+    assert capsys.readouterr() == (f"{A}: 2 tried again\n", f"resumable: {B}: nothing of it is parked\n")
+    assert daemon.asked[0] == ("POST", f"/v1/uploads/{A}/retry", {"remote": "cloud"})
 
 
 def test_retry_of_a_whole_remote_goes_on_until_nothing_is_left(daemon, capsys):
@@ -236,50 +237,6 @@ def test_what_is_parked_again_at_once_is_not_tried_for_ever(daemon, capsys):
     daemon.answer = lambda *_: (200, {"restarted": 10_000, "more": True})
     assert run(daemon, "retry", "--all", "--remote", "cloud") == 0
     assert capsys.readouterr().out == "1000000 replicas are tried again; ask again for the rest\n"
-
-
-# rm
-
-
-class Terminal:
-    def __init__(self, said):
-        self.said = said
-
-    def isatty(self):
-        return True
-
-    def readline(self):
-        return self.said
-
-
-def test_rm_asks_nobody_who_is_not_there_and_goes_on_after_one_that_is_gone(daemon, capsys):
-    daemon.answer = lambda method, path, query: problem(410, "It is gone.") if path.endswith("b") else (204, b"")
-    assert run(daemon, "rm", "a", "b", "c") == 1
-    assert capsys.readouterr() == ("a: removed\nc: removed\n", "resumable: b: It is gone.\n")
-    assert {method for method, *_ in daemon.asked} == {"DELETE"}
-
-
-@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False)])
-def test_rm_asks_whoever_sits_there(answer, removed, daemon, capsys, monkeypatch):
-    daemon.answer = lambda *_: (204, b"")
-    monkeypatch.setattr(commands.sys, "stdin", Terminal(answer))
-    assert run(daemon, "rm", "a", "b") == (not removed)
-    assert bool(daemon.asked) is removed
-    assert "Remove 2 uploads for good (a, b)? [y/N] " in capsys.readouterr().err
-
-
-def test_rm_asks_nobody_where_the_shell_has_closed_its_input(daemon, capsys, monkeypatch):
-    daemon.answer = lambda *_: (204, b"")
-    monkeypatch.setattr(commands.sys, "stdin", None)
-    assert run(daemon, "rm", "a") == 0
-    assert capsys.readouterr() == ("a: removed\n", "")
-
-
-def test_rm_asks_not_when_it_is_told_yes(daemon, capsys, monkeypatch):
-    daemon.answer = lambda *_: (204, b"")
-    monkeypatch.setattr(commands.sys, "stdin", Terminal(""))
-    assert run(daemon, "rm", "--yes", "--json", "a") == 0
-    assert json.loads(capsys.readouterr().out) == {"id": "a", "removed": True}
 
 
 # replay and drain
@@ -474,7 +431,7 @@ def test_a_name_that_the_terminal_can_not_show_stops_no_list(daemon, monkeypatch
     assert shown.getvalue().endswith(b"gr\\xfcn\\U0001f600\n")
 
 
-@pytest.mark.parametrize("command", [["replay", "h"], ["retry", "x"], ["retry", "--all", "--remote", "r"]])
+@pytest.mark.parametrize("command", [["replay", "h"], ["retry", A], ["retry", "--all", "--remote", "r"]])
 def test_a_count_that_is_none_is_not_believed(command, daemon, capsys):
     daemon.answer = lambda *_: (200, {"replayed": "many"})
     assert run(daemon, *command) == 1
@@ -484,13 +441,13 @@ def test_a_count_that_is_none_is_not_believed(command, daemon, capsys):
 def test_documents_that_lack_everything_are_shown_all_the_same(daemon, capsys):
     daemon.answer = pages({"uploads": [{}, {"replicas": 5, "metadata": 5, "length": "x"}], "next": None}, {})
     assert run(daemon, "ls") == 0
-    assert run(daemon, "show", "x") == 0
+    assert run(daemon, "show", A) == 0
 
 
 def test_who_may_not_is_told_of_the_token(daemon, capsys, tmp_path):
     (tmp_path / "token").write_text("s3cret\n")
     daemon.answer = lambda *_: problem(401, "The admin API needs the token.")
-    assert run(daemon, "rm", "a", "b", "--token-file", str(tmp_path / "token")) == 1
+    assert run(daemon, "rm", A, B, "--token-file", str(tmp_path / "token")) == 1
     assert capsys.readouterr().err == "resumable: The admin API needs the token; give --token-file\n"
     assert daemon.tokens == ["Bearer s3cret"]
 
@@ -517,6 +474,12 @@ def test_a_token_that_can_not_be_one_is_status_2(content, daemon, capsys, tmp_pa
         ["retry", "--all"],
         ["retry", "--all", "--remote", "r", "a"],
         ["replay"],
+        ["hooks", "dead"],
+        ["hooks", "replay"],
+        ["hooks", "bury", "far"],
+        ["ls", "--watch", "--json"],
+        ["ls", "--watch", "--all"],
+        ["ls", "--watch"],
         ["drain"],
         ["drain", "perhaps"],
         ["ls", "--state", "happy"],

@@ -1,4 +1,4 @@
-"""Text, windows of time and speeds of `resumable put`: what depends on nothing."""
+"""Figures, windows of time and speeds of `resumable put`: what depends on nothing."""
 
 from __future__ import annotations
 
@@ -8,29 +8,11 @@ from datetime import datetime
 
 import pytest
 
+from resumable.cli.figures import clock_text, percent, speed_text, took_text
 from resumable.cli.speeds import LEAST, MOMENT, Pace
-from resumable.cli.text import clock_text, columns, fitted, percent, plain, speed_text, took_text
 from resumable.cli.windows import DayWindow, day_window, seconds_until
 
-# text
-
-
-@pytest.mark.parametrize(
-    ("text", "width", "shown"),
-    [
-        ("film.mp4", 8, "film.mp4"),
-        ("a-long-name-of-a-film.mp4", 12, "a-lon…lm.mp4"),
-        ("映画映画映画.mp4", 9, "映画….mp4"),
-        ("abc", 2, "…c"),
-    ],
-)
-def test_a_name_is_cut_in_the_middle_to_the_columns_that_there_are(text: str, width: int, shown: str) -> None:
-    assert fitted(text, width) == shown
-    assert columns(fitted(text, width)) <= width
-
-
-def test_no_character_of_a_name_reaches_the_terminal_that_it_would_obey() -> None:
-    assert plain("a\x1b[31m\nb\u202e") == "a?[31m?b?"
+# times and speeds
 
 
 @pytest.mark.parametrize(

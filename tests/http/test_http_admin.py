@@ -122,6 +122,14 @@ def test_a_remote_that_there_has_never_been_is_no_filter(office: Office, server:
     assert office.ids("remote=far") == [upload]
 
 
+def test_an_upload_is_found_by_the_beginning_of_its_id(office: Office, server: Server) -> None:
+    ids = [server.upload(length=5) for _ in range(3)]
+    assert office.ids(f"id_prefix={ids[1]}") == [ids[1]]
+    assert office.ids(f"id_prefix={ids[1][:4]}") == [each for each in ids if each.startswith(ids[1][:4])]
+    server.delete(ids[1])
+    assert office.ids(f"id_prefix={ids[1]}") == [] and office.ids(f"id_prefix={ids[1]}&state=any") == [ids[1]]
+
+
 def test_uploads_are_found_by_owner_time_and_size(office: Office, server: Server) -> None:
     nobodys = server.upload(length=5)
     server.advance(10.0)
@@ -174,6 +182,18 @@ def test_an_upload_is_ended_whatever_it_is_doing(office: Office, server: Server)
         assert server.content(upload_id) is None
         assert office.refused("DELETE", f"/v1/uploads/{upload_id}")[0] == 410
     assert answer.error.status == 410
+
+
+def test_an_upload_under_way_is_spared_where_that_is_asked_for(office: Office, server: Server) -> None:
+    running, idle = server.upload(length=4 * LONG), server.upload(DATA)
+    body = FakeBody(4 * LONG)
+    answer = server.patch(running, 0, body)
+    body.arrive(pattern(LONG))
+    status, detail = office.refused("DELETE", f"/v1/uploads/{running}?unless=appending")
+    assert status == 409 and "appends" in detail and not answer.done
+    assert office.ask("DELETE", f"/v1/uploads/{idle}?unless=appending").status == 204
+    assert office.refused("DELETE", f"/v1/uploads/{running}?unless=stored")[0] == 400
+    assert office.ask("DELETE", f"/v1/uploads/{running}").status == 204
 
 
 def test_a_stop_ends_the_request_and_the_upload(office: Office, server: Server) -> None:
@@ -251,6 +271,8 @@ def test_an_upload_that_has_gone_meanwhile_is_no_failure() -> None:
         ("/v1/uploads?state=", "state"),
         ("/v1/uploads?replica=sent", "replica"),
         ("/v1/uploads?order=down", "order"),
+        ("/v1/uploads?id_prefix=abc", "id_prefix"),
+        ("/v1/uploads?id_prefix=ab%25d", "id_prefix"),
         ("/v1/uploads?limit=0", "limit"),
         ("/v1/uploads?limit=1001", "limit"),
         ("/v1/uploads?limit=-1", "limit"),

@@ -229,6 +229,23 @@ def test_an_append_commits_a_parts_worth_forty_times_a_second_at_most(pair):
 # HEAD
 
 
+def test_an_append_is_under_way_for_every_worker_until_it_ends(pair):
+    one, _ = pair
+    upload_id = one.create(len(DATA)).value.id
+
+    def told() -> list[bool]:
+        return [engine.ask(engine.context.holds.under_way(upload_id)).value for engine in pair]
+
+    assert told() == [False, False]
+    _, body = receiving(one, upload_id, length=len(DATA), data=DATA[:-1])
+    one.clock.advance(1.0)
+    one.pump()
+    assert told() == [True, True]
+    body.arrive(DATA[-1:])
+    one.pump()
+    assert told() == [False, False]
+
+
 def test_head_at_another_worker_has_the_keeper_commit_and_ends_nothing(pair):
     one, other = pair
     upload_id = one.create(10 * LONG).value.id

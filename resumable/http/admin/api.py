@@ -156,10 +156,10 @@ class Admin:
         """One upload, even if it is gone."""
         return status.full(await self._operators.show(upload_id))
 
-    @_route("DELETE", "/v1/uploads/<upload_id>", Action.ADMIN)
-    async def remove(self, upload_id: str) -> None:
+    @_route("DELETE", "/v1/uploads/<upload_id>", Action.ADMIN, "unless")
+    async def remove(self, upload_id: str, given: dict[str, str]) -> None:
         """End any upload, as its client could."""
-        await self._operators.remove(upload_id)
+        await self._operators.remove(upload_id, query.unless_appending(given))
 
     @_route("POST", "/v1/uploads/<upload_id>/stop", Action.ADMIN)
     async def stop(self, upload_id: str) -> None:

@@ -240,6 +240,7 @@ _MEANINGS: Final[dict[str, Schema]] = {
     "finished_before": time("finished before this time"),
     "idle_since": time("received nothing since this time"),
     "min_size": whole("bytes: the length, or the offset while the length is unknown"),
+    "id_prefix": {**text("the first characters of the id"), "pattern": "^[A-Za-z0-9_][A-Za-z0-9_-]{3,127}$"},
     "limit": {**whole("uploads of one page", 1), "maximum": 1000, "default": 100},
     "order": {**words("oldest", "newest"), "default": "oldest"},
     "after": text("`next` of the previous page"),
@@ -254,7 +255,7 @@ _REASONS: Final = {
     401: "the token is missing or wrong",
     403: "not allowed for this caller, or for a page in a browser",
     404: "it doesn't exist",
-    409: "the upload is finished",
+    409: "the upload is finished, or a request appends to it",
     410: "the upload is gone",
     429: "too many refused requests; see Retry-After",
     503: "not possible now; see Retry-After",
@@ -287,7 +288,10 @@ ROUTES: Final = (
     _Operation("/v1/status", "get", "status", "Status of the daemon", "Status", (400,)),
     _Operation("/v1/uploads", "get", "uploads", "List uploads, page by page", "Uploads", (400,), PARAMETERS),
     _Operation(_UPLOAD, "get", "upload", "Show one upload in both tiers, even if it is gone", "Upload", (400, 404)),
-    _Operation(_UPLOAD, "delete", "remove", "Delete any upload, as its client could", "", (400, 404, 410, 507)),
+    _Operation(
+        _UPLOAD, "delete", "remove", "Delete any upload, as its client could", "", (400, 404, 409, 410, 507),
+        (_query("unless", words("appending")),),
+    ),
     _Operation(
         f"{_UPLOAD}/stop", "post", "stop", "Stop an unfinished upload and its request", "",
         (400, 404, 409, 410, 507),

@@ -19,6 +19,7 @@ from resumable.http.request import StreamingRequest
 from resumable.model.listing import PRESENT, Filter, UploadState
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest
+from resumable.protocol.names import beginning_of_id
 
 LIMIT: Final = 100
 MOST: Final = 1000
@@ -32,7 +33,7 @@ _REPLICAS: Final = {state.value: state for state in ReplicaState}
 _ORDERS: Final = {"oldest": False, "newest": True}
 _TIMES: Final = ("created_after", "created_before", "finished_after", "finished_before", "idle_since")
 _PLACE: Final = b"p1"
-FILTERS: Final = ("state", "owner", "remote", "replica", *_TIMES, "min_size", "limit", "order", "after")
+FILTERS: Final = ("state", "owner", "remote", "replica", *_TIMES, "min_size", "id_prefix", "limit", "order", "after")
 
 T = TypeVar("T")
 
@@ -77,12 +78,18 @@ def wanted(given: Mapping[str, str]) -> Wanted:
             remote=given.get("remote"),
             replica=_chosen("replica", given.get("replica"), _REPLICAS, None),
             min_size=None if "min_size" not in given else number("min_size", given["min_size"], 0, _LARGEST),
+            id_prefix=_id_prefix(given.get("id_prefix")),
             **times,
         ),
         _place(given.get("after")),
         number("limit", given.get("limit", str(LIMIT)), 1, MOST),
         _chosen("order", given.get("order"), _ORDERS, False),
     )
+
+
+def unless_appending(given: Mapping[str, str]) -> bool:
+    """Whether an upload stays that a request appends to. Raises BadRequest."""
+    return _chosen("unless", given.get("unless"), {"appending": True}, False)
 
 
 def number(name: str, text: str, least: int, most: int) -> int:
@@ -113,6 +120,12 @@ def _place(text: str | None) -> int | None:
     ):
         raise BadRequest("after: not the value of next in an answer.")
     return int(digits)
+
+
+def _id_prefix(text: str | None) -> str | None:
+    if text is not None and not beginning_of_id(text):
+        raise BadRequest("id_prefix: the first 4 or more characters of an id.")
+    return text
 
 
 def _chosen(name: str, text: str | None, words: Mapping[str, T], default: T) -> T:
