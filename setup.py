@@ -45,7 +45,7 @@ INSTALL = [
     "pyopenssl>=25.2,<27",
     "prometheus-client>=0.20",
     "shtab>=1.13",
-    "rich>=13",
+    "rich>=13.7",
 ]
 BASIC = [
     "bcrypt>=4.1",
@@ -127,7 +127,7 @@ setup(
     package_data={"resumable": ["py.typed"]},
     cmdclass={"build_py": BuildWithExamples},
     entry_points={
-        "console_scripts": ["resumable = resumable.cli.main:main"],
+        "console_scripts": ["resumable = resumable.cli.entry:main"],
         "pytest11": ["resumable = resumable.testing.pytest_plugin"],
     },
     install_requires=INSTALL,

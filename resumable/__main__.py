@@ -2,6 +2,6 @@
 
 import sys
 
-from resumable.cli.main import main
+from resumable.cli.entry import main
 
 sys.exit(main())

@@ -17,6 +17,7 @@ from tusclient.uploader import Uploader
 
 from resumable.config import MAIN, OPTIONS
 from resumable.config.__main__ import rewrite
+from resumable.config.option import OF_CLIENTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -30,7 +31,7 @@ FOR_OPERATORS = [
     ROOT / "Makefile",
 ]
 OBLIGATIONS = {"T": range(1, 63), "R": range(1, 51)}
-OF_TESTS = {"RESUMABLE_LONG", "RESUMABLE_RELEASE_BEFORE"}
+OF_TESTS = {"RESUMABLE_LONG", "RESUMABLE_RELEASE_BEFORE", *OF_CLIENTS}
 
 # Flags in our pages that belong to other programs.
 TWISTD = {"help", "pidfile", "logfile", "logger", "syslog", "rundir", "reactor"}
@@ -55,9 +56,12 @@ OTHERS = {"unix-socket", "data-binary", "limit-rate", "max-time", "fix", "check"
 OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
 OPERATORS |= {"output", "write", "user", "force", "twistd"}
 OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to"}
+SENDERS = {"name", "meta", "follow", "restart", "jobs", "parallel", "chunk-size", "checksum", "announce", "protocol"}
+SENDERS |= {"wait", "ca-file", "insecure", "retry-for", "only-at", "limit-rate", "verbose", "list", "forget", "remove"}
+SENDERS |= {"output", "overwrite"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 SOAK = {"shape"}
-OTHERS_FLAGS = PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
+OTHERS_FLAGS = SENDERS | PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
 
 
 def read(path: Path) -> str:

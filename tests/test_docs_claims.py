@@ -24,7 +24,10 @@ from resumable import __version__
 from resumable.cli.checkup import DoctorOptions
 from resumable.cli.configure import ShowOptions
 from resumable.cli.main import OWN, parsed, parser
+from resumable.cli.get import get_parser
+from resumable.cli.main import parsed, parser
 from resumable.cli.moving import move_parser
+from resumable.cli.put import put_parser
 from resumable.config import OPTIONS
 from resumable.config.options import Options
 from resumable.hooks.hooks import GROUP as HOOKS
@@ -195,6 +198,9 @@ def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, 
             module.parser().parse_args(rest[: rest.index(">")] if ">" in rest else rest)
     elif arguments[:1] == ["doctor"]:
         try_daemon(DoctorOptions({}), arguments[1:], tmp_path)
+    elif arguments[:1] in (["put"], ["get"]):
+        words = [word.replace("URL", "https://up.example/files/") for word in arguments[1:]] or ["http://named/"]
+        (put_parser() if arguments[0] == "put" else get_parser()).parse_intermixed_args(words)
     elif arguments[:1] == ["catalog"]:
         if "--to" in arguments:  # else it is only named
             move_parser().parse_args(arguments[1:])

@@ -13,7 +13,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
@@ -24,6 +23,7 @@ from resumable.cli import commands
 from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
 from resumable.cli.commands import ENOUGH
 from resumable.cli.configured import UnusableConfig, configured
+from resumable.cli.entry import guarded
 from resumable.cli.texts import plain
 from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
 from resumable.listening import run_directory
@@ -45,6 +45,8 @@ class OwnCommand:
 
 OWN: Final = {
     "serve": OwnCommand("serve", "take uploads, in the foreground, until Ctrl-C"),
+    "put": OwnCommand("put", "send files and directories; the same command again goes on"),
+    "get": OwnCommand("get", "fetch files; the same command again goes on"),
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
     "config": OwnCommand("configure", "check, show or begin the configuration of the server"),
     "completion": OwnCommand("completion", "print a script that completes commands and flags in a shell"),
@@ -70,38 +72,7 @@ class Misspelt(Exception):
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run the command that ``arguments`` name. The exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not _streams():
-        sys.stderr.write("resumable: there is no standard output to write to\n")
-        return 1
-    try:
-        try:
-            return _status(given, environ)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has enough
-        _forget_output()
-        return 0
-    except OSError as error:
-        _forget_output()
-        sys.stderr.write(f"resumable: {error.filename or 'standard output'}: {error.strerror or error}\n")
-        return 1
-
-
-def _streams() -> bool:
-    """Make characters that the terminal's encoding lacks no error; clients choose names. Whether there is an output.
-
-    Python has no streams where the shell has closed them (``>&-``).
-    """
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return sys.stdout is not None
-
-
-def _forget_output() -> None:
-    """Python would complain when it flushes at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return guarded(lambda: _status(given, environ))
 
 
 def _status(given: list[str], environ: Mapping[str, str]) -> int:

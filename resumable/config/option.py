@@ -19,6 +19,8 @@ PREFIX: Final = "RESUMABLE_"
 #: is one however short the name is.
 MISSPELT: Final = 0.85
 ALIKE: Final = 0.7
+#: Variables of ours that commands for people heed, and no server.
+OF_CLIENTS: Final = frozenset({"RESUMABLE_TOKEN"})
 _OF_A_SERVICE: Final = re.compile(
     r"RESUMABLE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -74,7 +76,8 @@ class UnknownVariable:
 
 def unknown_variables(environ: Mapping[str, str], known: Collection[str]) -> list[UnknownVariable]:
     """Those that are set and that nobody here heeds."""
-    odd = sorted(name for name, value in environ.items() if name.startswith(PREFIX) and name not in known and value)
+    heeded = OF_CLIENTS.union(known)
+    odd = sorted(name for name, value in environ.items() if name.startswith(PREFIX) and name not in heeded and value)
     return [_told(name, known) for name in odd if not of_a_service(name, environ[name])]
 
 

@@ -42,6 +42,13 @@ def blocks(name: str, language: str) -> list[str]:
     return found
 
 
+def marked(name: str, mark: str) -> str:
+    """The block after ``<!-- run: mark -->``."""
+    found = re.search(rf"^<!-- run: {mark} -->\n```sh\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+    assert found is not None, f"{name} has no block marked {mark}"
+    return found[1]
+
+
 def pasted(script: str, cwd: Path) -> str:
     """What the shell prints; curl fails for answers that are refusals."""
     tools.need("curl")
@@ -73,6 +80,25 @@ def test_the_page_of_the_draft(daemon: Daemon, tmp_path: Path) -> None:
     assert first.index("HTTP/1.1 104 Upload Resumption Supported") < first.index("HTTP/1.1 200 OK")
     assert "the server has 2000000 bytes" in second and f"intact: {daemon.url}" in second
     assert re.findall(r"^HTTP/1.1 (2\d\d)", second, re.MULTILINE) == ["200", "204"], "the rest, and the end"
+
+
+def test_the_page_of_sending(daemon: Daemon, tmp_path: Path) -> None:
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "resumable").write_text(f'#!/bin/sh\nexec {sys.executable} -m resumable "$@"\n')
+    (bin_ / "resumable").chmod(0o755)
+    begin = f"export PATH={bin_}:$PATH XDG_STATE_HOME={tmp_path}/state PYTHONPATH={ROOT}\n"
+
+    def run(mark: str, **replaced: str) -> str:
+        script = marked("docs/sending.md", mark).replace("http://127.0.0.1:8080", daemon.origin)
+        for old, new in replaced.items():
+            script = script.replace(old, new)
+        return pasted(begin + script, tmp_path)
+
+    receipt = run("sending")
+    assert receipt.startswith("film.mp4: sent, 19 MiB in ")
+    run("fetching", **{ID: receipt.strip().rpartition("/")[2]})
+    assert (tmp_path / "copy.mp4").read_bytes() == (tmp_path / "film.mp4").read_bytes()
 
 
 def test_dead_events_on_the_page_of_hooks(daemon: Daemon) -> None:

@@ -1,0 +1,39 @@
+"""What has gone wrong with a transfer, in words that say what to do on this command line.
+
+Invariant: one line, without a token or a password of a URL.
+"""
+
+from __future__ import annotations
+
+from resumable import client
+from resumable.masking import masked
+
+
+def words(error: Exception) -> str:
+    """The error's text, and the option that helps, where there is one."""
+    text = masked(str(error)).rstrip(".").replace("the same call", "the same command")
+    return f"{text}; {more}" if (more := _advice(error)) else text
+
+
+def _advice(error: Exception) -> str | None:
+    match error:
+        case client.NotAuthorised(status=401):
+            return "give a token with --token-file or in RESUMABLE_TOKEN, or a user in the URL: https://name@host/"
+        case client.NotAuthorised():
+            return "these credentials don't have the right: ask the server's operator"
+        case client.NotTrusted():
+            return "--ca-file names the authority of a private certificate"
+        case client.SourceChanged():
+            return "--restart sends it anew"
+        case client.TargetExists():
+            return "--overwrite replaces it"
+    return None
+
+
+def words_of_put(error: Exception) -> str:
+    """As `words`, of sending."""
+    if isinstance(error, client.NotThere):
+        return f"{words(error)}; give the URL where uploads are created, like https://up.example/files/"
+    if isinstance(error, client.SizeRefused):
+        return f"{words(error)}; a file of this size can't be sent there: ask the server's operator"
+    return words(error)

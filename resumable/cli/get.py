@@ -1,0 +1,105 @@
+"""``resumable get``: fetches files from their URLs; goes on where it was cut.
+
+Invariants: a name that a server gives is never a path; what is there is overwritten only when that is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from attrs import evolve
+
+from resumable import client
+from resumable.cli.boards import Ended, complain
+from resumable.cli.figures import percent
+from resumable.cli.receipts import FEW, Result, of_download
+from resumable.cli.runs import OnEvent, Runs
+from resumable.cli.texts import plain
+from resumable.cli.transfer_options import TransferParser, add_common, board, client_options, value, web_address
+from resumable.cli.trips import Trip
+from resumable.model import values
+
+_DESCRIPTION: Final = (
+    "Fetches files. After Ctrl-C, a lost network or a reboot, the same command goes on where it was cut. The digest is"
+    " checked if the server tells it."
+)
+STANDARD_OUTPUT: Final = "-"
+
+
+def get_parser() -> TransferParser:
+    """The parser of what follows ``resumable get``."""
+    parser = TransferParser("resumable get", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("urls", metavar="URL", nargs="+", type=value(web_address), help="of a file")
+    add = parser.add_argument_group("what becomes of it").add_argument
+    add("-o", "--output", metavar="PATH", help="a file, a directory, or - for standard output [the server's name]")
+    add("--overwrite", action="store_true", help="replace a file that is there")
+    several = value(values.integer(1, 64, "a number"))
+    add("-j", "--jobs", metavar="N", type=several, default=4, help="so many files at a time [4]")
+    add_common(parser)
+    return parser
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Run the command. The exit status."""
+    parser = get_parser()
+    given = parser.parse_intermixed_args(arguments)
+    if len(given.urls) > 1 and given.output is not None and not os.path.isdir(given.output):
+        parser.error("--output is a directory, if there are several URLs")
+    if given.output == STANDARD_OUTPUT and given.json:
+        parser.error("--json takes another --output than standard output")
+    try:
+        with client.Client(client_options(parser, given, environ)) as it:
+            return _get(it, given, environ)
+    except client.BadOption as error:
+        parser.error(str(error))
+
+
+def _get(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int:
+    trips = [Trip(_name(url), None, index) for index, url in enumerate(given.urls)]
+
+    def fetch(trip: Trip, heard: OnEvent) -> Result:
+        url = given.urls[trip.index]
+        if given.output == STANDARD_OUTPUT:
+            return _poured(it, url, heard)
+        target = Path(given.output or ".")
+        return of_download(it.get(url, target, on_event=heard, overwrite=given.overwrite))
+
+    runs = Runs(trips, fetch, given.jobs, it.cancel)
+    runs.start()
+    aside = given.output == STANDARD_OUTPUT
+    ended = runs.show(board(given, environ, len(trips) <= FEW, aside), lambda trip, result: None)
+    if ended.interrupted:
+        complain(_interrupted(ended, trips, given))
+        return 130
+    return 1 if ended.together.failed or runs.untried else 0
+
+
+def _poured(it: client.Client, url: str, heard: OnEvent) -> Result:
+    """To standard output, once it is whole and checked: what has gone there can't be taken back."""
+    with TemporaryDirectory(prefix="resumable-") as place:
+        done = it.get(url, Path(place) / "file", on_event=heard)
+        with open(done.path, "rb") as whole:
+            copyfileobj(whole, sys.stdout.buffer, 1 << 20)
+        sys.stdout.buffer.flush()
+    return evolve(of_download(done), where=STANDARD_OUTPUT)
+
+
+def _name(url: str) -> str:
+    """What to call it until the server tells its name."""
+    return plain(unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])) or url
+
+
+def _interrupted(ended: Ended, trips: Sequence[Trip], given: Namespace) -> str:
+    if given.output == STANDARD_OUTPUT:
+        return "interrupted: what went to standard output can't be continued; a new run starts over"
+    if len(trips) > 1:
+        return f"interrupted: {ended.together.done} of {len(trips)} files are there; the same command goes on"
+    return f"interrupted at {percent(trips[0].position, trips[0].size)} %: the same command goes on"

@@ -1,0 +1,251 @@
+"""Several files at a time: what is shown of them, what ends them, and the status in the end. Without a server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resumable import client
+from resumable.cli import put
+from resumable.cli.files_to_send import LeftOut
+from resumable.cli.receipts import Result
+from resumable.cli.runs import OnEvent, Runs, Work
+from resumable.cli.trips import AllTrips, Trip
+
+URL = "http://up/files/1"
+DONE = Result(3, 3, 0.1, URL, None, False, 0)
+
+
+class Seen:
+    """A board that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, ...]] = []
+        self.threads: set[int] = set()
+        self.closed = False
+
+    def _keep(self, *what: str) -> None:
+        self.lines.append(what)
+        self.threads.add(threading.get_ident())
+
+    def told(self, trip: Trip, event: client.TransferEvent) -> None:
+        self._keep("told", trip.name, event.name)
+
+    def done(self, trip: Trip, result: Result) -> None:
+        self._keep("done", trip.name)
+
+    def failed(self, trip: Trip, error: Exception) -> None:
+        self._keep("failed", trip.name, trip.why)
+
+    def left_out(self, what: LeftOut) -> None:
+        self._keep("left out", what.name)
+
+    def refresh(self, together: AllTrips, now: float) -> None:
+        self.threads.add(threading.get_ident())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def run(names: str, work: Work, jobs: int = 1, cancel: Callable[[], None] = lambda: None) -> tuple[Runs, Seen, Any]:
+    runs = Runs([Trip(name, 3, index) for index, name in enumerate(names.split())], work, jobs, cancel)
+    seen = Seen()
+    runs.start()
+    ended = runs.show(seen, lambda trip, result: seen.lines.append(("finished", trip.name)))
+    return runs, seen, ended
+
+
+def test_files_are_carried_in_order_and_shown_in_this_thread() -> None:
+    def work(trip: Trip, heard: OnEvent) -> Result:
+        heard(client.Begun(source="a", url=URL, offset=0, total=3, resumed=False, protocol="tus"))
+        heard(client.Moved(source="a", sent=3, acknowledged=3, total=3, run=3))
+        return DONE
+
+    _, seen, ended = run("a b", work)
+    assert seen.lines == [
+        *(("told", "a", "begun"), ("finished", "a"), ("done", "a")),
+        *(("told", "b", "begun"), ("finished", "b"), ("done", "b")),
+    ]
+    assert seen.threads == {threading.get_ident()} and seen.closed
+    assert (ended.together.done, ended.together.position, ended.together.size, ended.interrupted) == (2, 6, 6, False)
+
+
+def test_so_many_at_a_time_as_is_asked_for() -> None:
+    meet = threading.Barrier(3, timeout=60)
+
+    def work(trip: Trip, heard: OnEvent) -> Result:
+        meet.wait()
+        return DONE
+
+    _, _, ended = run("a b c d e f", work, jobs=3)
+    assert ended.together.done == 6
+
+
+def test_a_file_that_fails_leaves_the_others_alone() -> None:
+    def work(trip: Trip, heard: OnEvent) -> Result:
+        if trip.name == "a":
+            raise client.SourceUnreadable("no connection for an hour")
+        if trip.name == "b":
+            raise OSError("Input/output error")
+        return DONE
+
+    runs, seen, ended = run("a b c", work)
+    assert ("failed", "a", "no connection for an hour") in seen.lines
+    assert ("failed", "b", "Input/output error") in seen.lines
+    assert (ended.together.done, ended.together.failed, runs.untried) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("kind", [client.NotAuthorised, client.NotResumable, client.NotThere])
+def test_what_would_fail_for_each_file_is_tried_once(kind: type[client.ClientError]) -> None:
+    def work(trip: Trip, heard: OnEvent) -> Result:
+        raise kind.__new__(kind, "the token isn't good here")
+
+    runs, seen, ended = run("a b c", work)
+    assert [line[0] for line in seen.lines] == ["failed"]
+    assert (ended.together.failed, runs.untried) == (1, 2)
+
+
+def test_ctrl_c_ends_all_and_takes_what_comes_to_its_end_in_that_moment() -> None:
+    cancelled = threading.Event()
+    both = threading.Barrier(2, timeout=60)
+
+    def work(trip: Trip, heard: OnEvent) -> Result:
+        if both.wait() == 0:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert cancelled.wait(60)
+        if trip.name == "a":
+            raise client.TransferCancelled("cancelled")
+        return DONE
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        runs, seen, ended = run("a b c", work, jobs=2, cancel=cancelled.set)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.interrupted and runs.untried == 1 and seen.closed
+    assert ("done", "b") in seen.lines and all(line[:2] != ("failed", "a") for line in seen.lines)
+
+
+# put, with a stand-in for the library
+
+
+class Library:
+    """Stands for `client.Client`."""
+
+    def __init__(self, answer: Callable[[Any], client.Uploaded]) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def put(self, source: Any, endpoint: str, **told: Any) -> client.Uploaded:
+        del told["on_event"]
+        self.asked.append((source, told))
+        return self.answer(source)
+
+    def cancel(self) -> None:
+        pass
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def uploaded(source: Any) -> client.Uploaded:
+    return client.Uploaded(
+        url=URL, size=3, sent=3, resumed_from=0, seconds=0.1, protocol="tus", digest=None, checked=False, stored=None
+    )
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
+    it = Library(uploaded)
+    monkeypatch.setattr(client, "Client", lambda options: it)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("abc")
+    return it
+
+
+def test_put_sends_all_and_says_where_they_are(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    assert put.main(["a.txt", "b.txt", "http://up/", "--meta", "project=7", "-j1"], {}) == 0
+    out, said = capsys.readouterr()
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["a.txt", "b.txt"] and said == ""
+    assert library.asked[0] == (
+        Path("a.txt"),
+        {
+            "name": os.path.abspath("a.txt"),
+            "metadata": {"filename": "a.txt", "filetype": "text/plain", "project": "7"},
+            "fresh": False,
+        },
+    )
+
+
+def test_put_says_how_many_were_not_sent(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(source: Any) -> client.Uploaded:
+        if str(source) == "b.txt":
+            raise client.SourceUnreadable("no connection for an hour")
+        return uploaded(source)
+
+    library.answer = answer
+    assert put.main(["a.txt", "missing", "b.txt", "http://up/", "-j1"], {}) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "resumable: missing: left out: no such file or directory",
+        "resumable: b.txt: no connection for an hour",
+        "resumable: 1 of 3 files were sent, 2 were not",
+    ]
+
+
+def test_put_goes_on_with_the_files_that_are_missing(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(source: Any) -> client.Uploaded:
+        if str(source) == "b.txt" and len(library.asked) < 3:
+            raise client.SourceUnreadable("no connection for an hour")
+        return uploaded(source)
+
+    library.answer = answer
+    command = ["a.txt", "b.txt", "http://up/", "-j1"]
+    assert put.main(command, {}) == 1
+    assert put.main(command, {}) == 0
+    assert "resumable: 1 file: left out: sent before this command was cut" in capsys.readouterr().err
+    assert [str(source) for source, _ in library.asked] == ["a.txt", "b.txt", "b.txt"]
+    assert put.main(command, {}) == 0
+    assert len(library.asked) == 5, "a command that has done its work does it anew"
+
+
+def test_put_of_nothing_but_a_missing_file_fails(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    assert put.main(["missing", "http://up/"], {}) == 1
+    assert capsys.readouterr().err == "resumable: missing: left out: no such file or directory\n"
+
+
+def test_put_of_an_empty_directory_says_so(
+    library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert put.main(["empty", "http://up/"], {}) == 0
+    assert capsys.readouterr().err == "resumable: there is no file to send\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (100, "interrupted at 60 %: the same command goes on from what the server has"),
+        (None, "interrupted at 60 B: a stream can't be read again, so a new run starts over"),
+    ],
+)
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    capsys: pytest.CaptureFixture[str], size: int | None, said: str
+) -> None:
+    trip = Trip("a", size)
+    trip.begin(0.0)
+    trip.heed(client.Moved(source="a", sent=60, acknowledged=43, total=size, run=43), 1.0)
+    ended = put.Ended(AllTrips([trip], 0.0), True)
+    assert put.status(ended, [trip], 0, 0, Namespace(json=False)) == 130
+    assert capsys.readouterr().err == f"resumable: {said}\n"
