@@ -39,13 +39,16 @@ class Watchers:
             self._selector.register(link, selectors.EVENT_READ)
 
     def read(self, until: float) -> None:
-        while time.monotonic() < until:
+        """What has come, and what comes until then."""
+        while True:
             for key, _ in self._selector.select(max(0.0, until - time.monotonic())):
                 assert isinstance(key.fileobj, socket.socket)
                 data = key.fileobj.recv(1 << 16)
                 if not data:
                     self._selector.unregister(key.fileobj)
                 self.events += data.count(b"event: ")
+            if time.monotonic() >= until:
+                return
 
     @property
     def open(self) -> int:

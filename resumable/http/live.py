@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -52,7 +52,7 @@ class Topic(Protocol[S]):
         """The events that tell all of it. ``seen``: the id of the last event that the watcher has had."""
 
 
-class Source(Generic[K, V]):
+class WatchedKind(Generic[K, V]):
     """Documents of one kind. ``look``: answers them as they are, by their keys. ``topic``: begins to follow one."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Room:
 
     def __init__(self, topic: Topic[Any]) -> None:
         self.topic = topic
-        self.watchers: set[Watcher] = set()
+        self.watchers: set[EventStream] = set()
         self.version = 0
         self.change = b""
         self._whole: tuple[int, bytes, bytes] | None = None
@@ -83,7 +83,7 @@ class Room:
 
 
 @implementer(IPushProducer)
-class Watcher:
+class EventStream:
     """One client's stream. ``ended`` fires when nothing more is to be sent."""
 
     def __init__(self, request: StreamingRequest, room: Room, now: float) -> None:
@@ -148,7 +148,7 @@ class Live:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._ticking = Timer(clock, self._tick)
-        self._sources: set[Source[Any, Any]] = set()
+        self._sources: set[WatchedKind[Any, Any]] = set()
         self._count = 0
         self._beaten = 0.0
 
@@ -157,7 +157,7 @@ class Live:
         """How many there are."""
         return self._count
 
-    async def stream(self, request: StreamingRequest, source: Source[K, V], key: K, first: V) -> bytes:
+    async def stream(self, request: StreamingRequest, source: WatchedKind[K, V], key: K, first: V) -> bytes:
         """Answer with events until the client has gone or nothing more comes. ``first``: the document as it is."""
         seen = (request.requestHeaders.getRawHeaders(b"last-event-id") or [b""])[0]
         request.set_field(b"cache-control", b"no-store")
@@ -171,12 +171,12 @@ class Live:
         room = source.rooms.get(key)
         if room is None:
             room = source.rooms[key] = Room(source.topic(key, first))
-        watcher = Watcher(request, room, self._clock.seconds())
+        watcher = EventStream(request, room, self._clock.seconds())
         await self._watch(request, source, key, watcher, seen)
         return b""
 
     async def _watch(
-        self, request: StreamingRequest, source: Source[K, V], key: K, watcher: Watcher, seen: bytes
+        self, request: StreamingRequest, source: WatchedKind[K, V], key: K, watcher: EventStream, seen: bytes
     ) -> None:
         stops, room = request.channel.site.at_stop, watcher.room
         room.watchers.add(watcher)
@@ -190,8 +190,6 @@ class Live:
             watcher.begin(seen)
             if not request.channel.site.stopping:
                 await watcher.ended
-        except CancelledError:  # the client has gone
-            raise
         finally:
             stops.discard(watcher.end)
             room.watchers.discard(watcher)
@@ -218,7 +216,7 @@ class Live:
                 for watcher in list(room.watchers):
                     watcher.beat(now)
 
-    async def _look(self, source: Source[Any, Any]) -> None:
+    async def _look(self, source: WatchedKind[Any, Any]) -> None:
         """Look at what is watched of one kind. What can't be looked at now is looked at later."""
         began, rooms = self._clock.seconds(), dict(source.rooms)
         try:

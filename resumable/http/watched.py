@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from resumable.http import events, status
 from resumable.http.admin import query
 from resumable.http.admin.query import Wanted
-from resumable.http.live import Source
+from resumable.http.live import WatchedKind
 from resumable.model.listing import UploadState
 from resumable.model.upload import ReplicaState
 from resumable.uploads.operators import Operators, StatusPage
@@ -140,25 +140,25 @@ def _restful(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in _RESTLESS}
 
 
-def client_statuses(uploads: Uploads, show: Shown) -> Source[str, UploadStatus]:
+def client_statuses(uploads: Uploads, show: Shown) -> WatchedKind[str, UploadStatus]:
     """By their ids. A client has nothing to wait for once the upload is stored."""
-    return Source(lambda ids: uploads.statuses(ids), lambda _, first: UploadTopic(b"status", show, settled, first))
+    return WatchedKind(lambda ids: uploads.statuses(ids), lambda _, first: UploadTopic(b"status", show, settled, first))
 
 
-def operator_statuses(operators: Operators) -> Source[str, UploadStatus]:
+def operator_statuses(operators: Operators) -> WatchedKind[str, UploadStatus]:
     """By their ids, until they are gone."""
-    return Source(
+    return WatchedKind(
         lambda ids: operators.statuses(ids), lambda _, first: UploadTopic(b"upload", status.full, is_gone, first)
     )
 
 
-def lists(operators: Operators) -> Source[Wanted, Page]:
+def lists(operators: Operators) -> WatchedKind[Wanted, Page]:
     """By what is wanted."""
 
     async def look(keys: Sequence[Wanted]) -> dict[Wanted, Page]:
         return {wanted: await page_of(operators, wanted) for wanted in keys}
 
-    return Source(look, lambda _, first: ListTopic(first))
+    return WatchedKind(look, lambda _, first: ListTopic(first))
 
 
 async def page_of(operators: Operators, wanted: Wanted) -> Page:
@@ -166,10 +166,10 @@ async def page_of(operators: Operators, wanted: Wanted) -> Page:
     return await operators.page(wanted.filter, wanted.place, wanted.limit, wanted.newest, lambda each: each)
 
 
-def daemon(look: Callable[[], Awaitable[Mapping[str, Any]]]) -> Source[None, Mapping[str, Any]]:
+def daemon(look: Callable[[], Awaitable[Mapping[str, Any]]]) -> WatchedKind[None, Mapping[str, Any]]:
     """The daemon's status, by None."""
 
     async def look_once(keys: Sequence[None]) -> dict[None, Mapping[str, Any]]:
         return {None: await look()}
 
-    return Source(look_once, lambda _, first: DaemonTopic(first))
+    return WatchedKind(look_once, lambda _, first: DaemonTopic(first))

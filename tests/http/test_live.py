@@ -10,12 +10,12 @@ import pytest
 
 from resumable.http.live import BEAT, EVENTS, EVERY, LIFE
 from resumable.model.upload import ReplicaState
+from tests.http.event_stream import ACCEPT, Watching, another, parsed, unchunked
 from tests.http.visitor import Client, new, serving
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import Server
 
 DATA = b"0123456789"
-ACCEPT = "Accept: text/event-stream"
 
 
 @pytest.fixture
@@ -27,52 +27,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def sender(server: Server) -> Client:
     return Client(server)
-
-
-class Watching:
-    """One client's stream."""
-
-    def __init__(self, client: Client, upload_id: str, *fields: str) -> None:
-        self.client, self.wire = client, client.wire
-        client.begin("GET", f"/files/{upload_id}/status", ACCEPT, *fields, tus=False)
-        self.head, _, rest = self.wire.value().partition(b"\r\n\r\n")
-        self.wire.clear()
-        self.first = unchunked(rest)
-
-    def comes(self, seconds: float = 0.0) -> list[tuple[str, Any]]:
-        """The events of so many seconds, and what the wire has already."""
-        if seconds:
-            self.client.server.advance(seconds)
-        data = unchunked(self.wire.value())
-        self.wire.clear()
-        return parsed(data)
-
-    @property
-    def over(self) -> bool:
-        return b"\r\n0\r\n\r\n" in b"\r\n" + self.wire.value()
-
-
-def unchunked(data: bytes) -> bytes:
-    found = b""
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        found, data = found + data[: int(size, 16)], data[int(size, 16) + 2 :]
-    return found
-
-
-def parsed(data: bytes) -> list[tuple[str, Any]]:
-    found = []
-    for block in data.decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        if "event" in fields:
-            found.append((fields["event"], json.loads(fields["data"])))
-    return found
-
-
-def another(server: Server, **options: Any) -> Client:
-    client = Client(server, **options)
-    client.channel.site.network_timeout = 10 * LIFE
-    return client
 
 
 def test_the_document_comes_at_once_and_is_that_of_json(server: Server, sender: Client) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 
 from resumable.http.live import EVERY
 from tests.http.admin_rig import Office
-from tests.http.test_live import ACCEPT, parsed, unchunked
+from tests.http.event_stream import ACCEPT, parsed, unchunked
 from tests.http.visitor import serving
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import Server

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from resumable.http import events
-from resumable.http.live import EVERY, Live, Source
+from resumable.http.live import EVERY, Live, WatchedKind
 from resumable.http.request import StreamingRequest
 from tests.http.http1_client import answer
 from tests.http.http2_client import Client
@@ -38,7 +38,7 @@ class Board:
         self.number = 0
         self.client = Client(self._handle, network_timeout=20)
         self.live = Live(self.client.clock)
-        self._source = Source(self._look, lambda _, first: Counter(first))
+        self._source = WatchedKind(self._look, lambda _, first: Counter(first))
 
     async def _look(self, keys: Sequence[str]) -> dict[str, int]:
         return dict.fromkeys(keys, self.number)
