@@ -23,9 +23,8 @@ import yaml
 from resumable import __version__
 from resumable.cli.checkup import DoctorOptions
 from resumable.cli.configure import ShowOptions
-from resumable.cli.main import OWN, parsed, parser
 from resumable.cli.get import get_parser
-from resumable.cli.main import parsed, parser
+from resumable.cli.main import OWN, parsed, parser
 from resumable.cli.moving import move_parser
 from resumable.cli.put import put_parser
 from resumable.config import OPTIONS

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
@@ -15,24 +17,28 @@ from klein.resource import KleinResource
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable import __version__
-from resumable.aio.threads import Pool
+from resumable.aio.threads import Pool, Stopped
 from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.daemon.worker import Assignment
 from resumable.hooks.calls import HookCounts
 from resumable.http.admin.api import Admin, AdminServices, PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.dashboard import Dashboard
+from resumable.http.admin.history import History
 from resumable.http.admin.overview import Check, DeadEvents, Overview, OverviewSources, Readiness
 from resumable.http.admission import Admission
+from resumable.http.live import Live
 from resumable.http.origin import Origin
 from resumable.http.site import Root, StreamingSite
-from resumable.http.watch import RequestLog
+from resumable.http.watch import STATUSES, RequestLog
 from resumable.listening.endpoints import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
 from resumable.metrics.machine_metrics import MachineMetrics
-from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
+from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLag, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.telemetry import SpoolState
+from resumable.replication.remote_queue import RemoteQueue
 from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import UploadContext
@@ -54,7 +60,7 @@ SHORTEST_TOKEN = 16
 class OperatorParts:
     """The parts of the daemon that are looked at. ``replayed``: dead events wait again. ``lost``: why the
     spool can't be relied upon, None where it can. ``spool_state``: None where it isn't in an object store. ``worker``:
-    None if nobody supervises this process."""
+    None if nobody supervises this process. ``live``: sends events."""
 
     catalog: SqliteCatalog | PostgresCatalog
     pool: Pool
@@ -67,6 +73,7 @@ class OperatorParts:
     spool_state: Callable[[], SpoolState] | None = None
     replication: Replication | None = None
     worker: Assignment | None = None
+    live: Live | None = None
 
 
 class OperatorService:
@@ -88,6 +95,7 @@ class OperatorService:
         self._census = Census(parts.catalog.listing, reactor, parts.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
         self._own: StreamingSite | None = None
+        self._history: History | None = None
 
     def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
         """Make the objects that answer operators; ``site`` is the one for uploads. Raises StartupError."""
@@ -116,11 +124,15 @@ class OperatorService:
 
     def start(self) -> None:
         self._delay.start()
+        if self._history is not None:
+            self._history.start()
         globalLogPublisher.addObserver(self._log_counts)
 
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
+        if self._history is not None:
+            self._history.stop()
         for site in (*self._sites.values(), *([] if self._own is None else [self._own])):
             await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._log_counts)
@@ -145,13 +157,53 @@ class OperatorService:
             queues=queues,
             lags=lags,
         )
+
+        async def look() -> dict[str, float | None]:
+            return await self._figures(site, queues, lags)
+
+        self._history = History(self._reactor, parts.context.wall, look)
         return AdminServices(
             MetricsCollector(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
             Overview(sources, operators),
             DeadEvents(outbox, hooks, parts.replayed) if hooks else None,
+            parts.live,
+            self._history,
+            Dashboard(),
         )
+
+    async def _figures(
+        self, site: StreamingSite, queues: Mapping[str, RemoteQueue], lags: RemoteLags | None
+    ) -> dict[str, float | None]:
+        """All that `History` tells of."""
+        ended: Counter[str] = Counter()
+        for method in self.watch.methods.values():
+            ended.update(dict(method.by_status()))
+        free: float | None = None
+        used: float | None = None
+        with suppress(OSError, Stopped):
+            free, used = await self._disk()
+        lag: RemoteLag | None = None
+        with suppress(CatalogUnavailable):
+            found = [await lags.of(name) for name in queues] if lags is not None else []
+            lag = max(found, key=lambda each: each.size, default=RemoteLag(0, 0.0))
+        logged = self._log_counts.counts()
+        return {
+            "received": site.received,
+            "sent": sum(queue.counts.bytes for queue in queues.values()),
+            "requests": sum(ended[name] for name in STATUSES),
+            "refused": ended["4xx"],
+            "failed": ended["5xx"],
+            "retries": sum(queue.counts.retries + queue.counts.parked for queue in queues.values()),
+            "complaints": sum(count for (level, _), count in logged.items() if level in ("error", "critical")),
+            "lag": None if lag is None else lag.size,
+            "lag_seconds": None if lag is None else lag.seconds,
+            "free": free,
+            "used": used,
+            "appending": self._parts.context.holds.count,
+            "queued": sum(queue.queued for queue in queues.values()),
+        }
 
     async def _disk(self) -> tuple[int, int]:
         settings = self._settings

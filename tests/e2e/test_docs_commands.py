@@ -165,12 +165,6 @@ def test_the_readmes_javascript(daemon: Daemon, tus: Tus) -> None:
     assert out.count(" of 300000") and tus.content("/files/" + url.rpartition("/")[2]) == b"x" * 300_000
 
 
-def marked(name: str, mark: str) -> str:
-    """The block of shell behind ``<!-- run: mark -->``."""
-    (found,) = re.findall(rf"^<!-- run: {mark} -->\n```sh\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
-    return str(found)
-
-
 def with_our_command(script: str, home: Path) -> str:
     """The script, in a home of its own, with ``resumable`` on its path."""
     (home / "bin").mkdir()

@@ -81,6 +81,21 @@ def ref(name: str) -> Schema:
 
 
 _SPAN: Final = {"type": "number", "minimum": 0}
+_FIGURES: Final = {
+    "received": "bytes a second that came in on connections for uploads",
+    "sent": "bytes a second that were sent to remotes",
+    "requests": "requests a second for uploads that ended",
+    "refused": "requests that were answered 4xx",
+    "failed": "requests that were answered 5xx",
+    "retries": "attempts at remotes that failed",
+    "complaints": "errors in the log",
+    "lag": "bytes that are durable here, and not in the remote that is farthest behind",
+    "lag_seconds": "for how long the oldest finished upload has waited for it",
+    "free": "bytes that are free on the upload directory's disk",
+    "used": "bytes that are in use there",
+    "appending": "requests that hold an upload",
+    "queued": "uploads that wait in the queues of remotes",
+}
 _COUNTS: Final = record("uploads by state", **{state.value: whole("uploads") for state in UploadState})
 
 SCHEMAS: Final[dict[str, Schema]] = {
@@ -150,6 +165,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             outages=whole("how often it went down"),
             failures=by_name(whole("by the kind of error")),
         ),
+    ),
+    "History": record(
+        "the last hour of this process: a list for each figure, the oldest point first; null: not known",
+        interval={**_SPAN, "description": "seconds between two points"},
+        most=whole("points that are kept", 1),
+        at=many(time("the end of the point's time")),
+        **{name: many(nullable({**_SPAN, "description": about})) for name, about in _FIGURES.items()},
     ),
     "Remotes": record("all remotes", remotes=many(ref("Remote"))),
     "Status": record(
@@ -273,7 +295,8 @@ _REMOTE: Final = text("the name of a remote")
 
 @frozen
 class _Operation:
-    """One route; ``answer`` is the schema of a 200, or empty for a 204."""
+    """One route; ``answer`` is the schema of a 200, or empty for a 204. ``events``: those that are sent to clients that
+    ask for them; empty: none."""
 
     path: str
     method: str
@@ -282,12 +305,26 @@ class _Operation:
     answer: str
     refusals: tuple[int, ...] = ()
     parameters: tuple[dict[str, Any], ...] = ()
+    events: str = ""
 
 
+_DAEMON_EVENTS: Final = "`status`, with the document: at once, and whenever something but `uptime` has changed"
+_LIST_EVENTS: Final = (
+    "`uploads`, with the page, at once; then `upload`, with a row that is new or has changed, and `gone`, with the "
+    "`id` of one that no longer belongs to the page"
+)
+_UPLOAD_EVENTS: Final = (
+    "`upload`, with the document, at once and whenever it has changed; `end`, with `state`, once it is gone"
+)
 ROUTES: Final = (
-    _Operation("/v1/status", "get", "status", "Status of the daemon", "Status", (400,)),
-    _Operation("/v1/uploads", "get", "uploads", "List uploads, page by page", "Uploads", (400,), PARAMETERS),
-    _Operation(_UPLOAD, "get", "upload", "Show one upload in both tiers, even if it is gone", "Upload", (400, 404)),
+    _Operation("/v1/status", "get", "status", "Status of the daemon", "Status", (400,), (), _DAEMON_EVENTS),
+    _Operation(
+        "/v1/uploads", "get", "uploads", "List uploads, page by page", "Uploads", (400,), PARAMETERS, _LIST_EVENTS
+    ),
+    _Operation(
+        _UPLOAD, "get", "upload", "Show one upload in both tiers, even if it is gone", "Upload", (400, 404), (),
+        _UPLOAD_EVENTS,
+    ),
     _Operation(
         _UPLOAD, "delete", "remove", "Delete any upload, as its client could", "", (400, 404, 409, 410, 507),
         (_query("unless", words("appending")),),
@@ -314,6 +351,7 @@ ROUTES: Final = (
         (_query("after", whole("`next` of the previous page")),),
     ),
     _Operation(f"{_HOOK}/replay", "post", "replay", "Send a hook's dead events again", "Replayed", (400, 404, 507)),
+    _Operation("/v1/history", "get", "history", "Figures of the last hour", "History", (400, 404)),
     _Operation("/v1/openapi.json", "get", "description", "This document", "", (400,)),
     _Operation("/metrics", "get", "metrics", "Metrics for Prometheus", ""),
     _Operation("/healthz", "get", "health", "200 while the event loop runs", ""),
@@ -343,6 +381,9 @@ def description() -> dict[str, Any]:
 
 def _operation(route: _Operation) -> dict[str, Any]:
     answers = _ANSWERS.get(route.path) or (_json(route.answer) if route.answer else {"204": {"description": "done"}})
+    if route.events:
+        answers["200"]["content"]["text/event-stream"] = {"schema": text(f"server-sent events: {route.events}")}
+        answers = {**answers, "204": {"description": "to a client whose Last-Event-ID is `end`: nothing more comes"}}
     refusals = {} if route.path == "/healthz" else {str(each): _problem(each) for each in (*_ALWAYS, *route.refusals)}
     return {
         "operationId": route.name,
