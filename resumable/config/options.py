@@ -81,6 +81,7 @@ class Settings:
     reserve: int
     cors: CrossOrigin
     location: str
+    page: str
     http2: bool
     h2c: bool
     writers: int
