@@ -2,12 +2,12 @@
 // page.js begins with the digest of all sources and of the lock file: tests see by it that it was made of these.
 import { createHash } from 'node:crypto'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 
 const here = dirname(fileURLToPath(import.meta.url))
-const out = process.argv[2]
+const out = resolve(process.argv[2])
 mkdirSync(out, { recursive: true })
 
 const sources = ['build.mjs', 'icon.svg', 'index.html', 'package-lock.json', 'package.json', 'page.css']

@@ -36,6 +36,7 @@ function paint() {
   waitingForPaint = false
   for (const [sending, row] of rows) if (!queue.all.includes(sending)) discard(sending, row)
   for (const [name, section] of Object.entries(SECTIONS)) show(name, section)
+  document.body.classList.toggle('busy', queue.all.length > 0)
   showTotal()
   get('access').hidden = !queue.in('locked').length
 }

@@ -44,7 +44,6 @@ export function write(element, text) {
 }
 
 const badgeOf = (name) => (/\.([a-z0-9]{1,4})$/i.exec(name)?.[1] ?? '').toUpperCase()
-const STOPPED = new Set(['paused', 'failed'])
 const KNOWN = new Set(['pause', 'resume', 'retry', 'chooseAgain', 'download', 'copyLink', 'remove', 'forget'])
 
 /** What can be done with an upload, in the order of the buttons. */
@@ -67,17 +66,17 @@ export class Row {
     this.act = act
     this.copies = []
     this.badge = make('span', { class: 'badge', 'aria-hidden': 'true' })
-    this.name = make('span', { class: 'name', id: `name-${sending.record.id}` })
+    this.name = make('p', { class: 'name', id: `name-${sending.record.id}` })
+    this.label = make('span', { class: 'label' })
     this.figure = make('span', { class: 'figure' })
     this.bar = make('progress', { class: 'received', max: 1 })
-    this.tiers = make('div', { class: 'tiers', hidden: true })
+    this.tiers = make('div', { class: 'tiers' }, this.label, this.bar, this.figure)
     this.line = make('p', { class: 'line' })
     this.trouble = make('p', { class: 'trouble', hidden: true })
     this.actions = make('div', { class: 'actions' })
     this.receipt = this.makeReceipt()
-    const head = make('div', { class: 'head' }, this.name, this.figure)
-    const body = make('div', { class: 'body' }, head, this.bar, this.tiers, this.line, this.trouble, this.receipt)
-    this.element = make('li', { class: 'row', 'aria-labelledby': this.name.id }, this.badge, body, this.actions)
+    const body = make('div', { class: 'body' }, this.name, this.tiers, this.line, this.trouble)
+    this.element = make('li', { class: 'row', 'aria-labelledby': this.name.id }, this.badge, body, this.actions, this.receipt)
     this.update()
   }
 
@@ -106,10 +105,11 @@ export class Row {
     else write(this.badge, badgeOf(name) || '·')
     write(this.name, record.path || name)
     this.name.title = record.path || name
-    this.bar.hidden = state === 'done' || state === 'storing'
+    this.tiers.hidden = state === 'done'
     this.bar.value = sending.size ? sending.arrived / sending.size : Number(sending.finished)
     this.bar.setAttribute('aria-label', t('receivedOf', { name }))
-    write(this.figure, state === 'done' || state === 'storing' || state === 'queued' ? '' : percent(sending.arrived, sending.size))
+    write(this.label, sending.replicas.length ? t('received') : '')
+    write(this.figure, percent(sending.arrived, sending.size))
     write(this.line, this.words())
     write(this.trouble, message(sending.problem))
     this.updateCopies()
@@ -131,6 +131,7 @@ export class Row {
       const { speed, arrived } = sending
       const left = speed > 0 ? (sending.size - arrived) / speed : 0
       return join(
+        t('sending'),
         t('of', { done: size(arrived), all: whole }),
         speed > 0 && t('rate', { size: size(speed) }),
         left >= 1 && Number.isFinite(left) && t('left', { time: duration(left) }),
@@ -145,7 +146,8 @@ export class Row {
     if (troubles.includes('failed')) return t('parked')
     if (troubles.includes('retrying')) return t('retrying')
     const stores = this.sending.replicas.length
-    return stores > 1 ? t('storingMany', { n: stores }) : t(stores ? 'storing' : 'processing')
+    if (!stores) return join(t('doneReceived'), size(this.sending.size))
+    return stores > 1 ? t('storingMany', { n: stores }) : t('storing')
   }
 
   /** The second tier: a line for each remote. */
@@ -157,7 +159,6 @@ export class Row {
       this.copies.push(copy)
       this.tiers.append(copy.label, copy.bar, copy.figure)
     }
-    this.tiers.hidden = !shown.length
     shown.forEach((replica, index) => {
       const { label, bar, figure } = this.copies[index]
       const text = replica.remote ?? (shown.length > 1 ? t('copy', { n: index + 1 }) : t('stored'))
@@ -249,5 +250,3 @@ function digests(text) {
     hex(Uint8Array.from(atob(base64), (each) => each.charCodeAt(0))),
   ])
 }
-
-export { STOPPED }

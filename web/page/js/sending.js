@@ -15,7 +15,7 @@ const SMALLEST = 1 << 16
 const FIRST_PIECE = 64 << 20
 const LARGE = 64 << 20
 const CHUNK = `resumable-chunk ${server.BASE}`
-const BEHIND = 4 << 20
+const FRESH = 3000
 const RUNNING = new Set(['looking', 'sending', 'processing'])
 const PASSING = new Set([408, 409, 423, 425, 429])
 
@@ -52,11 +52,14 @@ export class Sending {
     return this.record.size
   }
 
-  /** Bytes that the server has, as far as is known: it tells, and the browser knows only what it gave away. */
+  /** Bytes that the server has. It tells; the browser itself knows only what it gave away, which may be megabytes more. */
   get arrived() {
     if (this.finished) return this.size
-    const told = this.received === null ? this.sent : Math.min(this.sent, this.received + BEHIND)
-    return Math.max(0, Math.min(this.size, told))
+    return Math.min(this.size, this.isTold ? Math.min(this.sent, this.received) : this.sent)
+  }
+
+  get isTold() {
+    return this.received !== null && (!this.running || performance.now() - this.toldAt < FRESH)
   }
 
   set(state, problem = null, trouble = false) {
@@ -148,6 +151,7 @@ export class Sending {
   }
 
   keep() {
+    this.keptAt = performance.now()
     this.record.offset = this.arrived
     return this.store.put({ ...this.record })
   }
@@ -157,7 +161,14 @@ export class Sending {
     if (this.attempts && sent > this.attemptFrom) this.attempts = 0
     this.speeds.push([performance.now(), this.arrived])
     this.lastMoved = performance.now()
-    if (sent === this.size && this.state === 'sending') return this.set('processing')
+    this.look()
+  }
+
+  /** All bytes are there when the server says so; when they are given away, where it says nothing. */
+  look() {
+    const all = server.hasStatus() && this.record.url ? this.received === this.size : this.sent === this.size
+    if (all && this.state === 'sending') return this.set('processing')
+    if (performance.now() - (this.keptAt ?? 0) > 2000) this.keep()
     this.changed(this, this.state)
   }
 
@@ -169,9 +180,9 @@ export class Sending {
     if (status.finished_at) this.record.finished = status.finished_at
     if (!this.finished) {
       this.received = status.received
-      this.speeds.push([performance.now(), this.arrived])
-      this.changed(this, this.state)
-      return
+      this.toldAt = performance.now()
+      this.speeds.push([this.toldAt, this.arrived])
+      return this.look()
     }
     const state = this.replicas.some((each) => each.required && each.state !== 'stored') ? 'storing' : 'done'
     this.record.stored = state === 'done'
@@ -182,6 +193,7 @@ export class Sending {
 
   /** The server tells nothing of what it does with the upload. */
   untold() {
+    this.received = null
     if (this.state !== 'storing') return
     this.record.stored = true
     this.store.put({ ...this.record })

@@ -110,18 +110,18 @@ export async function status(url) {
 
 export class NoStatus extends Error {}
 
-/** Each status that the server sends by itself, until `signal` is aborted. Ends at once where it sends none. */
+/** Each status that the server sends by itself, until it ends that, or `signal` is aborted; whether it sends any. */
 export async function statusEvents(url, signal, each) {
   const answer = await ask('GET', statusOf(url), { Accept: 'text/event-stream' }, { signal })
   if (!answer.ok || !answer.headers.get('Content-Type')?.startsWith('text/event-stream')) {
     await answer.body?.cancel()
-    return
+    return !answer.ok
   }
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
   let text = ''
   for (;;) {
     const { value, done } = await reader.read()
-    if (done) return
+    if (done) return true
     text += value
     const events = text.split(/\r?\n\r?\n/)
     text = events.pop()

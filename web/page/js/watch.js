@@ -5,6 +5,7 @@ import * as server from './server.js'
 // HTTP/1.1 has six connections for all of a browser's tabs: uploads need three.
 const MOST_STREAMS = 2
 let streams = 0
+let tellsByItself = true
 const STORED = new Set(['done', 'storing'])
 const WATCHED = new Set(['sending', 'processing', ...STORED])
 const DIGEST_TRIES = 5
@@ -30,7 +31,7 @@ export class Watch {
   async go(signal) {
     while (!signal.aborted && this.wanted()) {
       const { url } = this.sending.record
-      if (url && !this.mute && streams < MOST_STREAMS) await this.stream(url, signal)
+      if (url && this.sending.state !== 'done' && tellsByItself && streams < MOST_STREAMS) await this.stream(url, signal)
       if (signal.aborted || !this.wanted()) break
       if (url && !(await this.ask(url, signal))) break
       await new Promise((resolve) => setTimeout(resolve, this.pause()))
@@ -56,10 +57,8 @@ export class Watch {
     const end = () => own.abort()
     signal.addEventListener('abort', end)
     streams += 1
-    let told = 0
     try {
-      await server.statusEvents(url, own.signal, (status) => {
-        told += 1
+      tellsByItself = await server.statusEvents(url, own.signal, (status) => {
         this.sending.told(status)
         if (!this.wanted() || this.sending.state === 'done') end()
       })
@@ -69,7 +68,6 @@ export class Watch {
       streams -= 1
       signal.removeEventListener('abort', end)
     }
-    this.mute = !told
   }
 
   /** Whether it makes sense to ask again. */
