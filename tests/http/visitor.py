@@ -19,6 +19,7 @@ from resumable.http.channel import StreamingChannel
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
+from resumable.http.page.upload_page import UploadPage
 from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
@@ -72,6 +73,7 @@ def connect(
     remotely: Remotely = Remotely.PROXY,
     inline: bool = False,
     base_path: str = "/files/",
+    page: UploadPage | None = None,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
@@ -84,7 +86,7 @@ def connect(
         downloads=Downloads(uploads, Ways(remotely, 60.0, inline)) if download else None,
         **{"max_size": None, **options},
     )
-    root = Root(tus, base_path, Readiness({}, clock))
+    root = Root(tus, base_path, Readiness({}, clock), page)
     site = StreamingSite(root, reactor=clock, refusal_fields=tus.refusal_fields)
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)

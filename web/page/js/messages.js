@@ -5,11 +5,9 @@ const en = {
   title: 'Upload files',
   lead: 'Large files are fine. If the connection drops, or the computer restarts, the upload goes on where it was.',
   drop: 'Drop files or folders here',
-  or: 'or',
   choose: 'Choose files',
   chooseFolder: 'Choose a folder',
   dropNow: 'Let go to send',
-  noScript: 'This page needs JavaScript. Without it, use a program for tus uploads with this address.',
 
   tokenTitle: 'The server asks who you are',
   tokenLabel: 'Access token',
@@ -101,7 +99,7 @@ const en = {
   askClear: 'Clear this list?',
   askClearText: 'The files stay on the server. This browser forgets their links.',
   keep: 'Keep',
-  'duplicate': '{name} is already being sent.',
+  duplicate: '{name} is already being sent.',
 
   saySent: '{name} has been received.',
   sayStored: '{name} has been stored.',
@@ -113,7 +111,6 @@ const en = {
   parts: 'Send large files in three parts at once',
   partsHelp: 'It can be faster on long-distance lines.',
   language: 'Language',
-  settings: 'Settings',
   licenses: 'Licenses',
 }
 
@@ -121,11 +118,9 @@ const de = {
   title: 'Dateien hochladen',
   lead: 'Auch sehr große. Bricht die Verbindung ab oder startet der Rechner neu, geht es dort weiter, wo es war.',
   drop: 'Dateien oder Ordner hier ablegen',
-  or: 'oder',
   choose: 'Dateien wählen',
   chooseFolder: 'Ordner wählen',
   dropNow: 'Loslassen zum Senden',
-  noScript: 'Diese Seite braucht JavaScript. Ohne geht es mit einem Programm für tus und dieser Adresse.',
 
   tokenTitle: 'Der Server fragt, wer Sie sind',
   tokenLabel: 'Zugangstoken',
@@ -217,7 +212,7 @@ const de = {
   askClear: 'Liste leeren?',
   askClearText: 'Die Dateien bleiben auf dem Server. Dieser Browser vergisst ihre Links.',
   keep: 'Behalten',
-  'duplicate': '{name} wird schon gesendet.',
+  duplicate: '{name} wird schon gesendet.',
 
   saySent: '{name} ist empfangen.',
   sayStored: '{name} ist gespeichert.',
@@ -229,7 +224,6 @@ const de = {
   parts: 'Große Dateien in drei Teilen zugleich senden',
   partsHelp: 'Das kann auf weiten Strecken schneller sein.',
   language: 'Sprache',
-  settings: 'Einstellungen',
   licenses: 'Lizenzen',
 }
 

@@ -1,0 +1,1 @@
+"""The pictures of pages in docs/, taken in a real Chromium."""
