@@ -1,6 +1,8 @@
 // Pictures of the upload page: node page_shots.mjs CHROMIUM SERVER DIRECTORY DOCS
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { chromium } from 'playwright-core'
+import { small } from './small.mjs'
 
 const [executablePath, origin, directory, docs] = process.argv.slice(2)
 const SHOTS = {
@@ -22,7 +24,7 @@ for (const [name, options] of Object.entries(SHOTS)) {
   await page.setInputFiles('#files', [file('garden.jpg'), file('thesis.pdf')])
   await page.waitForSelector(at('garden.jpg', 'done'))
   await page.waitForSelector(at('thesis.pdf', 'done'))
-  await page.locator('.row', { hasText: 'thesis.pdf' }).locator('summary').click()
+  if (!options.hasTouch) await page.locator('.row', { hasText: 'thesis.pdf' }).locator('summary').click()
   await speed(12_000_000)
   await page.setInputFiles('#files', [file('Iceland in June.mp4'), file('songs.flac')])
   await page.waitForFunction(() => [...document.querySelectorAll('#now .received')].at(-1)?.value > 0.3, null, { polling: 50 })
@@ -32,7 +34,7 @@ for (const [name, options] of Object.entries(SHOTS)) {
     return received.value > 0.4 && stored?.value > 0.2
   }, null, { polling: 50 })
   await page.mouse.move(0, 0)
-  await page.screenshot({ path: join(docs, name), fullPage: true, animations: 'disabled' })
+  writeFileSync(join(docs, name), small(await page.screenshot({ fullPage: true, animations: 'disabled' })))
   await page.evaluate(() => addEventListener('beforeunload', (event) => event.stopImmediatePropagation(), { capture: true }))
   await context.close()
 }

@@ -47,7 +47,8 @@ export function t(key, values = {}) {
   })
 }
 
-const number = (value, options) => new Intl.NumberFormat(language, options).format(value)
+// No line ends between a number and its unit.
+const number = (value, options) => new Intl.NumberFormat(language, options).format(value).replaceAll(' ', '\u00a0')
 const UNITS = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte', 'petabyte']
 
 /** Bytes as people write them: 1.2 GB. */
