@@ -130,6 +130,11 @@ class ReplicaTable(CatalogTable):
     def of(self, connection: Connection, upload_id: str) -> Sequence[Replica]:
         return replicas_of(connection, upload_id)
 
+    @reads
+    def of_many(self, connection: Connection, upload_ids: Sequence[str]) -> Mapping[str, Sequence[Replica]]:
+        found = {upload_id: replicas_of(connection, upload_id) for upload_id in upload_ids}
+        return {upload_id: replicas for upload_id, replicas in found.items() if replicas}
+
     GET = f"{PAIR} WHERE replicas.upload_id = ? AND remote = ?"
 
     @reads

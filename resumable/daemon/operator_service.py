@@ -23,6 +23,7 @@ from resumable.hooks.calls import HookCounts
 from resumable.http.admin.api import Admin, AdminServices, PrincipalAuth, SocketAuth, TokenAuth
 from resumable.http.admin.overview import Check, DeadEvents, Overview, OverviewSources, Readiness
 from resumable.http.admission import Admission
+from resumable.http.live import Live
 from resumable.http.origin import Origin
 from resumable.http.site import Root, StreamingSite
 from resumable.http.watch import RequestLog
@@ -53,7 +54,7 @@ SHORTEST_TOKEN = 16
 class OperatorParts:
     """The parts of the daemon that are looked at. ``replayed``: dead events wait again. ``lost``: why the
     spool can't be relied upon, None where it can. ``spool_state``: None where it isn't in an object store. ``worker``:
-    None if nobody supervises this process."""
+    None if nobody supervises this process. ``live``: sends events."""
 
     catalog: SqliteCatalog | PostgresCatalog
     pool: Pool
@@ -66,6 +67,7 @@ class OperatorParts:
     spool_state: Callable[[], SpoolState] | None = None
     replication: Replication | None = None
     worker: Assignment | None = None
+    live: Live | None = None
 
 
 class OperatorService:
@@ -145,6 +147,7 @@ class OperatorService:
             operators,
             Overview(sources, operators),
             DeadEvents(outbox, hooks, parts.replayed) if hooks else None,
+            parts.live,
         )
 
     async def _disk(self) -> tuple[int, int]:

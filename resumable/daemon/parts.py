@@ -34,6 +34,7 @@ from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.draft import DraftSettings, Interim
+from resumable.http.live import Live
 from resumable.http.origin import Origin
 from resumable.http.page.upload_page import UploadPage
 from resumable.http.site import Root, StreamingSite
@@ -109,6 +110,7 @@ class Parts:
         )
         forward = None if self.hooks is None else settings.hooks.forward
         admission = Admission(origin, self.access.guard, self.access.rates, forward)
+        self._live = Live(reactor)
         tus = self._routes(origin, admission)
         self.operators = OperatorService(settings, reactor, origin, self._operator_parts())
         root = Root(tus, settings.base_path, self.operators.readiness, upload_page(settings))
@@ -179,6 +181,7 @@ class Parts:
             extensions=extensions_without(settings.disabled_extensions),
             admission=admission,
             draft=_draft_settings(settings) if settings.draft else None,
+            live=self._live,
         )
 
     def _operator_parts(self) -> OperatorParts:
@@ -196,6 +199,7 @@ class Parts:
             spool_state=self.local.spool_state,
             replication=None if tier is None else tier.replication,
             worker=self.worker,
+            live=self._live,
         )
 
     def _site(self, root: Root, tus: TusRoutes) -> StreamingSite:

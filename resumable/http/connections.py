@@ -79,7 +79,8 @@ class Connections:
     """All open connections of a server, and the settings that they share, which `StreamingSite` explains and sets.
 
     ``connections``: those that are open, at most ``max_connections`` and those that are turned away. ``stopping``: each
-    closes after its answer. ``seconds``: the clock. ``cut``: how many were cut off, by reason.
+    closes after its answer. ``at_stop``: ends an answer that would go on for ever. ``seconds``: the clock. ``cut``: how
+    many were cut off, by reason.
     """
 
     network_timeout: float
@@ -105,6 +106,7 @@ class Connections:
         self._telling = max(1, min(TELLING, max_connections // 16))
         self.seconds: Callable[[], float] = timer.seconds
         self.stopping = False
+        self.at_stop: set[Callable[[], object]] = set()
         self.connections: set[OpenConnection] = set()
         self._clock = timer
         self._tick_every = interval
@@ -194,6 +196,8 @@ class Connections:
         self.stopping = True
         for channel in list(self.connections):
             channel.stop()
+        for end in list(self.at_stop):
+            end()
 
     def drained(self) -> Deferred[None]:
         """Fires when no connection is left."""

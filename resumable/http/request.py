@@ -50,6 +50,9 @@ class RequestSite(Protocol):
 
     watch: RequestObserver
     seconds: Callable[[], float]
+    stopping: bool
+    at_stop: set[Callable[[], object]]
+    """Ends each answer that would go on for ever."""
     resource: IResource
 
     def getResourceFor(self, request: StreamingRequest) -> IResource:
@@ -88,6 +91,9 @@ class RequestChannel(Protocol):
         self, version: bytes, code: bytes, reason: bytes, headers: Headers, data: bytes, whole: bool
     ) -> None:
         """Send the head of the answer and the beginning of its body, ``data``; ``whole``: nothing more comes."""
+
+    def push(self, data: bytes) -> None:
+        """Send the next bytes of an answer that has begun: at once, if none wait."""
 
     def loseConnection(self) -> None:
         """Close the connection, or end the stream: the answer can't be completed."""
@@ -216,6 +222,13 @@ class StreamingRequest(WebRequest):
             if self.finished:  # the rest of the body came in just now, and its end was answered
                 return
         super().write(data)
+
+    def push(self, data: bytes) -> None:
+        """Send the next bytes of an answer without a length that has begun, as `write` does; at once, without the
+        reactor's next turn, if none wait."""
+        if not (self.gone or self.finished):
+            self.sentLength += len(data)
+            self.channel.push(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def interim(self, code: int, fields: Fields) -> bool:
         """Send an informational response before the answer, RFC 9110 section 15.2: any but 100, which `Body` sends, and

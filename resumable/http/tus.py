@@ -15,13 +15,14 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from resumable.http import cors, errors, status
+from resumable.http import cors, errors, events, status, watched
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
 from resumable.http.draft import Conversation, DraftRequests, DraftSettings
 from resumable.http.h1 import Fields, valid_host
 from resumable.http.handling import handle
+from resumable.http.live import Live
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
 from resumable.http.routed import Call, RequestFields
@@ -100,7 +101,7 @@ class TusRoutes:
 
     ``extensions``: those of tus that there are. ``status_path``: the last segment of the address of an upload's
     status; None: it has none. ``admission`` None: everybody is admitted, and there are no hooks. ``draft``
-    None: it isn't spoken.
+    None: it isn't spoken. ``live``: sends statuses as events to those who ask for that; None: as JSON only.
     """
 
     def __init__(
@@ -116,8 +117,13 @@ class TusRoutes:
         extensions: Sequence[str] = tus.EXTENSIONS,
         admission: Admission | None = None,
         draft: DraftSettings | None = None,
+        live: Live | None = None,
     ) -> None:
         self._uploads = uploads
+        self._live = live
+        self._watched = {
+            show: watched.client_statuses(uploads, show) for show in (status.document, status.full)
+        }  # by whether they are for operators
         self._origin = origin
         self._admission = admission or Admission(origin)
         self.cors = cors
@@ -364,9 +370,12 @@ class TusRoutes:
 
     @_route("GET", None, Action.STATUS, version=False)
     async def status(self, call: Call) -> bytes:
-        """How far an upload is in both tiers, as JSON."""
+        """How far an upload is in both tiers, as JSON, or as events whenever that changes."""
         found = await self._uploads.status(call.upload_id)
-        return status.respond(call.request, status.full(found) if call.principal.is_admin else status.document(found))
+        show = status.full if call.principal.is_admin else status.document
+        if self._live is not None and events.asked_for(call.request.method, call.fields.values("accept")):
+            return await self._live.stream(call.request, self._watched[show], call.upload_id, found)
+        return status.respond(call.request, show(found))
 
     def _location(self, call: Call, upload: Upload) -> bytes:
         """The address of a new upload, with what its client has to bring along."""

@@ -237,6 +237,10 @@ class WebChannel(HTTPChannel):
         else:
             self.transport.write(response)  # type: ignore[union-attr]
 
+    def push(self, data: bytes) -> None:
+        """See `RequestChannel.push`."""
+        write_now(self.transport, data)
+
     @property
     def backed_up(self) -> bool:
         """See `RequestChannel.backed_up`."""

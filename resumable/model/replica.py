@@ -48,6 +48,9 @@ class IReplicas(Interface):
     def of(upload_id: str) -> Deferred[Sequence[Replica]]:
         """All replicas of an upload, in the order of creation."""
 
+    def of_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, Sequence[Replica]]]:
+        """The same for each of these uploads that has any."""
+
     def get(upload_id: str, remote: str) -> Deferred[tuple[Replica, Upload | None] | None]:
         """The upload's replica in one remote, with the upload; None: there is none."""
 

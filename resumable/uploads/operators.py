@@ -20,7 +20,7 @@ from resumable.model.listing import Counted, Filter, IListing, UploadState
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol.errors import BadRequest, Gone, NotFound, WrongState
 from resumable.uploads.context import UploadContext, as_answer
-from resumable.uploads.status import UploadStatus, status_from
+from resumable.uploads.status import UploadStatus, status_from, statuses_of
 from resumable.uploads.uploads import Uploads
 
 MOST_ROWS: Final = 200 * ROWS
@@ -96,6 +96,10 @@ class Operators:
             raise NotFound("There is no such upload.")
         replicas = self._context.replicas
         return status_from(self._context, upload, () if replicas is None else await self._asked(replicas.of(upload_id)))
+
+    async def statuses(self, upload_ids: Sequence[str]) -> Mapping[str, UploadStatus]:
+        """Those of the ids that are known."""
+        return await statuses_of(self._context, upload_ids)
 
     async def stop(self, upload_id: str) -> None:
         """End an upload that isn't finished; the request that appends to it is answered that it is gone."""

@@ -9,6 +9,7 @@ holds no secrets: errors are those of `IReplicas`, one line without any.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from attrs import evolve, frozen
 
@@ -24,6 +25,9 @@ from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.janitor import Endings
 from resumable.uploads.other_workers import UNREADABLE
+
+AT_ONCE: Final = 200
+"""Uploads that are read in one job of the catalog: commits wait for it."""
 
 
 @frozen
@@ -88,6 +92,22 @@ async def status_of(context: UploadContext, upload_id: str) -> UploadStatus:
     except Exception as error:
         raise as_answer(error, upload_id) from error
     return status_from(context, upload, replicas)
+
+
+async def statuses_of(context: UploadContext, upload_ids: Sequence[str]) -> dict[str, UploadStatus]:
+    """Those of the ids that are known, gone ones too: for somebody who looks at many again and again. Raises
+    Unavailable."""
+    found: dict[str, UploadStatus] = {}
+    for start in range(0, len(upload_ids), AT_ONCE):
+        some = upload_ids[start : start + AT_ONCE]
+        try:
+            uploads = await context.catalog.get_many(some)
+            replicas = {} if context.replicas is None else await context.replicas.of_many(some)
+        except Exception as error:
+            raise as_answer(error, "") from error
+        for upload_id, upload in uploads.items():
+            found[upload_id] = status_from(context, upload, replicas.get(upload_id, ()))
+    return found
 
 
 def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Replica]) -> UploadStatus:

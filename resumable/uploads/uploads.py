@@ -6,7 +6,7 @@ more than `UploadContext.shown` lets a client see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ from resumable.uploads.janitor import Endings, Janitor, Reclaimer
 from resumable.uploads.limits import IAccount, account_of
 from resumable.uploads.other_workers import ENDED
 from resumable.uploads.placing import Placer
-from resumable.uploads.status import Lookup, UploadStatus, status_of
+from resumable.uploads.status import Lookup, UploadStatus, status_of, statuses_of
 
 __all__ = ["CreationCut", "Uploads"]
 
@@ -258,6 +258,10 @@ class Uploads:
     async def status(self, upload_id: str) -> UploadStatus:
         """How far the upload is in both tiers. Never touches the hold."""
         return await status_of(self._context, upload_id)
+
+    async def statuses(self, upload_ids: Sequence[str]) -> Mapping[str, UploadStatus]:
+        """Those of many at once, see `statuses_of`."""
+        return await statuses_of(self._context, upload_ids)
 
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
         """Try parked replicas of this upload again, in one remote or in all; answers how many there were."""

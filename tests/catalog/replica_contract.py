@@ -74,6 +74,8 @@ class ReplicaContract(CatalogSuite):
         self.make(upload(2))
         assert self.of(1) == wanted, "in the order of creation"
         assert self.of(2) == self.of(9) == []
+        many = self.ask(self.replicas.of_many([name(9), name(1), name(2)]))
+        assert {key: [bare(one) for one in found] for key, found in many.items()} == {name(1): wanted}
         found, record = self.ask(self.replicas.get(name(1), "a"))
         assert (bare(found), record) == (wanted[1], self.get(1))
         assert self.ask(self.replicas.get(name(1), "d")) is None

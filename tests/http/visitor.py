@@ -18,6 +18,7 @@ from resumable.http.admin.overview import Readiness
 from resumable.http.channel import StreamingChannel
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
+from resumable.http.live import Live
 from resumable.http.origin import Origin
 from resumable.http.page.upload_page import UploadPage
 from resumable.http.site import Root, StreamingSite
@@ -84,6 +85,7 @@ def connect(
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path=base_path,
         downloads=Downloads(uploads, Ways(remotely, 60.0, inline)) if download else None,
+        live=Live(clock),
         **{"max_size": None, **options},
     )
     root = Root(tus, base_path, Readiness({}, clock), page)

@@ -22,7 +22,7 @@ from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.postgres.postgres_connection import Connection
 from resumable.catalog.postgres.postgres_schema import NOW
 from resumable.catalog.replica_table import END, PAIR, ReplicaTable, to_pair
-from resumable.catalog.schema import IN_WORK, WAITS
+from resumable.catalog.schema import IN_WORK, REPLICA_FIELDS, WAITS, to_replica
 from resumable.model.replica import Backlog, IHeldReplicas, Page
 from resumable.model.upload import Replica, Upload
 
@@ -53,6 +53,16 @@ class PostgresReplicaTable(ReplicaTable):
     def lock(self, connection: Any, upload_id: str) -> None:
         """See `ReplicaTable.lock`."""
         connection.execute(self.LOCK, (upload_id,))
+
+    OF_MANY = f"SELECT {REPLICA_FIELDS} FROM replicas WHERE upload_id = ANY(?) ORDER BY seq"
+
+    @reads
+    def of_many(self, connection: Any, upload_ids: Sequence[str]) -> Mapping[str, Sequence[Replica]]:
+        """See IReplicas. One question for all."""
+        found: dict[str, list[Replica]] = {}
+        for row in connection.execute(self.OF_MANY, (list(upload_ids),)).fetchall():
+            found.setdefault(row[0], []).append(to_replica(row))
+        return found
 
     # Whose they are
 

@@ -21,12 +21,14 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from resumable.auth.secret import Secret
-from resumable.http import errors, status
+from resumable.http import errors, events, status, watched
 from resumable.http.admin import query
 from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview, Readiness, alive
 from resumable.http.admission import Admission
+from resumable.http.live import Live
 from resumable.http.request import StreamingRequest
+from resumable.http.routed import RequestFields
 from resumable.http.site import TreeRoot
 from resumable.model.principal import Action
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound, Unauthorized
@@ -53,20 +55,24 @@ class MetricsSource(Protocol):
 
 @frozen
 class AdminServices:
-    """The objects that serve operators. ``dead`` is None without hooks."""
+    """The objects that serve operators. ``dead`` is None without hooks, ``live`` where nothing is sent as events."""
 
     metrics: MetricsSource
     readiness: Readiness
     operators: Operators
     overview: Overview
     dead: DeadEvents | None = None
+    live: Live | None = None
 
 
-def _route(method: str, path: str, action: Action, *parameters: str) -> Callable[[Handler], Handler]:
+def _route(
+    method: str, path: str, action: Action, *parameters: str, watch: Handler | None = None
+) -> Callable[[Handler], Handler]:
     """A route of the API. Its handler runs for principals that may do ``action``, if the query is understood.
 
     The handler gets the path's segments by name, and ``given``, the query, if the query may have ``parameters``. It
-    answers the document that is sent as JSON, bytes that are JSON already, or None for 204.
+    answers the document that is sent as JSON, bytes that are JSON already, or None for 204. ``watch``: answers those
+    who ask for events; it gets the Live and the request too.
     """
 
     def register(handle: Handler) -> Handler:
@@ -79,6 +85,9 @@ def _route(method: str, path: str, action: Action, *parameters: str) -> Callable
                 raise NotFound("There is no such upload.")
             if parameters:
                 segments["given"] = given
+            live = admin.live
+            if watch is not None and live is not None and _wants_events(request):
+                return await watch(admin, live, request, **segments)  # type: ignore[return-value]
             document = await handle(admin, **segments)
             if document is not None:
                 return status.respond(request, document)
@@ -91,6 +100,23 @@ def _route(method: str, path: str, action: Action, *parameters: str) -> Callable
     return register
 
 
+def _wants_events(request: StreamingRequest) -> bool:
+    return events.asked_for(request.method, RequestFields(request).values("accept"))
+
+
+async def _watch_daemon(admin: Admin, live: Live, request: StreamingRequest) -> bytes:
+    return await live.stream(request, admin.daemon, None, await admin.overview.status())
+
+
+async def _watch_uploads(admin: Admin, live: Live, request: StreamingRequest, given: dict[str, str]) -> bytes:
+    wanted = query.wanted(given)
+    return await live.stream(request, admin.lists, wanted, await watched.page_of(admin.operators, wanted))
+
+
+async def _watch_upload(admin: Admin, live: Live, request: StreamingRequest, upload_id: str) -> bytes:
+    return await live.stream(request, admin.statuses, upload_id, await admin.operators.show(upload_id))
+
+
 class Admin:
     """The routes of the admin API. ``resource`` is for a site of its own, ``tree`` for below another resource."""
 
@@ -99,8 +125,12 @@ class Admin:
     def __init__(self, services: AdminServices, auth: AdminAuth) -> None:
         self.auth = auth
         self._services = services
-        self._operators = services.operators
-        self._overview = services.overview
+        self.live = services.live
+        self.operators = services.operators
+        self.overview = services.overview
+        self.daemon = watched.daemon(lambda: services.overview.status())
+        self.lists = watched.lists(services.operators)
+        self.statuses = watched.operator_statuses(services.operators)
         self.tree: KleinResource = self.app.resource()
         self.resource = TreeRoot(self.tree)
 
@@ -132,10 +162,10 @@ class Admin:
         await self.auth.check(request, Action.STATUS)
         return await self._services.readiness.respond_fully(request)
 
-    @_route("GET", "/v1/status", Action.LIST)
+    @_route("GET", "/v1/status", Action.LIST, watch=_watch_daemon)
     async def status(self) -> object:
         """The daemon as a whole."""
-        return await self._overview.status()
+        return await self.overview.status()
 
     @_route("GET", "/v1/openapi.json", Action.LIST)
     async def description(self) -> object:
@@ -144,46 +174,46 @@ class Admin:
 
     # Uploads
 
-    @_route("GET", "/v1/uploads", Action.LIST, *query.FILTERS)
+    @_route("GET", "/v1/uploads", Action.LIST, *query.FILTERS, watch=_watch_uploads)
     async def uploads(self, given: dict[str, str]) -> object:
         """Uploads that match, page by page."""
         wanted = query.wanted(given)
-        page = await self._operators.page(wanted.filter, wanted.place, wanted.limit, wanted.newest, status.line)
+        page = await self.operators.page(wanted.filter, wanted.place, wanted.limit, wanted.newest, status.line)
         return status.page("uploads", page.shown, query.cursor(page.place))
 
-    @_route("GET", "/v1/uploads/<upload_id>", Action.LIST)
+    @_route("GET", "/v1/uploads/<upload_id>", Action.LIST, watch=_watch_upload)
     async def upload(self, upload_id: str) -> object:
         """One upload, even if it is gone."""
-        return status.full(await self._operators.show(upload_id))
+        return status.full(await self.operators.show(upload_id))
 
     @_route("DELETE", "/v1/uploads/<upload_id>", Action.ADMIN)
     async def remove(self, upload_id: str) -> None:
         """End any upload, as its client could."""
-        await self._operators.remove(upload_id)
+        await self.operators.remove(upload_id)
 
     @_route("POST", "/v1/uploads/<upload_id>/stop", Action.ADMIN)
     async def stop(self, upload_id: str) -> None:
         """End an upload that isn't finished, and its request."""
-        await self._operators.stop(upload_id)
+        await self.operators.stop(upload_id)
 
     @_route("POST", "/v1/uploads/<upload_id>/retry", Action.ADMIN, "remote")
     async def retry(self, upload_id: str, given: dict[str, str]) -> object:
         """Try the upload's parked replicas again."""
-        return {"restarted": await self._operators.retry(upload_id, given.get("remote"))}
+        return {"restarted": await self.operators.retry(upload_id, given.get("remote"))}
 
     # Remotes
 
     @_route("GET", "/v1/remotes", Action.LIST)
     async def remotes(self) -> object:
         """Each remote."""
-        return await self._overview.remotes()
+        return await self.overview.remotes()
 
     @_route("POST", "/v1/retry", Action.ADMIN, "remote")
     async def retry_all(self, given: dict[str, str]) -> object:
         """Try again all replicas that were parked for a remote."""
         if "remote" not in given:
             raise BadRequest("remote: which one is missing.")
-        done = await self._operators.retry_all(given["remote"])
+        done = await self.operators.retry_all(given["remote"])
         return {"restarted": done.count, "more": done.more}
 
     # Drain
@@ -191,21 +221,21 @@ class Admin:
     @_route("GET", "/v1/drain", Action.LIST)
     async def drained(self) -> object:
         """The work that a drain still waits for."""
-        return await self._overview.drain()
+        return await self.overview.drain()
 
     @_route("PUT", "/v1/drain", Action.ADMIN)
     async def drain(self) -> object:
         """Let no upload begin."""
-        await self._operators.begin_drain()
+        await self.operators.begin_drain()
         self._services.readiness.look_again()
-        return await self._overview.drain()
+        return await self.overview.drain()
 
     @_route("DELETE", "/v1/drain", Action.ADMIN)
     async def fill(self) -> object:
         """Let uploads begin again."""
-        await self._operators.end_drain()
+        await self.operators.end_drain()
         self._services.readiness.look_again()
-        return await self._overview.drain()
+        return await self.overview.drain()
 
     # Hooks
 

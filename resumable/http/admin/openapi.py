@@ -272,7 +272,8 @@ _REMOTE: Final = text("the name of a remote")
 
 @frozen
 class _Operation:
-    """One route; ``answer`` is the schema of a 200, or empty for a 204."""
+    """One route; ``answer`` is the schema of a 200, or empty for a 204. ``events``: those that are sent to clients that
+    ask for them; empty: none."""
 
     path: str
     method: str
@@ -281,12 +282,26 @@ class _Operation:
     answer: str
     refusals: tuple[int, ...] = ()
     parameters: tuple[dict[str, Any], ...] = ()
+    events: str = ""
 
 
+_DAEMON_EVENTS: Final = "`status`, with the document: at once, and whenever something but `uptime` has changed"
+_LIST_EVENTS: Final = (
+    "`uploads`, with the page, at once; then `upload`, with a row that is new or has changed, and `gone`, with the "
+    "`id` of one that no longer belongs to the page"
+)
+_UPLOAD_EVENTS: Final = (
+    "`upload`, with the document, at once and whenever it has changed; `end`, with `state`, once it is gone"
+)
 ROUTES: Final = (
-    _Operation("/v1/status", "get", "status", "Status of the daemon", "Status", (400,)),
-    _Operation("/v1/uploads", "get", "uploads", "List uploads, page by page", "Uploads", (400,), PARAMETERS),
-    _Operation(_UPLOAD, "get", "upload", "Show one upload in both tiers, even if it is gone", "Upload", (400, 404)),
+    _Operation("/v1/status", "get", "status", "Status of the daemon", "Status", (400,), (), _DAEMON_EVENTS),
+    _Operation(
+        "/v1/uploads", "get", "uploads", "List uploads, page by page", "Uploads", (400,), PARAMETERS, _LIST_EVENTS
+    ),
+    _Operation(
+        _UPLOAD, "get", "upload", "Show one upload in both tiers, even if it is gone", "Upload", (400, 404), (),
+        _UPLOAD_EVENTS,
+    ),
     _Operation(_UPLOAD, "delete", "remove", "Delete any upload, as its client could", "", (400, 404, 410, 507)),
     _Operation(
         f"{_UPLOAD}/stop", "post", "stop", "Stop an unfinished upload and its request", "",
@@ -339,6 +354,9 @@ def description() -> dict[str, Any]:
 
 def _operation(route: _Operation) -> dict[str, Any]:
     answers = _ANSWERS.get(route.path) or (_json(route.answer) if route.answer else {"204": {"description": "done"}})
+    if route.events:
+        answers["200"]["content"]["text/event-stream"] = {"schema": text(f"server-sent events: {route.events}")}
+        answers = {**answers, "204": {"description": "to a client whose Last-Event-ID is `end`: nothing more comes"}}
     refusals = {} if route.path == "/healthz" else {str(each): _problem(each) for each in (*_ALWAYS, *route.refusals)}
     return {
         "operationId": route.name,

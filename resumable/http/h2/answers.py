@@ -100,6 +100,8 @@ class StreamAnswer:
             self._queue.unsent += len(data)
             self._queue.pump(self)
 
+    push = write
+
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """The same for several pieces."""
         self.write(b"".join(data))
