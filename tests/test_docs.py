@@ -49,6 +49,7 @@ DOCKER = {
     "entrypoint",
 }
 HEALTHCHECK = {"interval", "timeout", "start-period"}
+NPM = {"ignore-scripts"}
 PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "data-binary", "limit-rate", "max-time", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
@@ -56,7 +57,7 @@ OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "lim
 OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 SOAK = {"shape"}
-OTHERS_FLAGS = PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
+OTHERS_FLAGS = PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | NPM | OTHERS
 
 
 def read(path: Path) -> str:

@@ -17,7 +17,6 @@ import pytest
 
 from . import tools
 from .daemon import Daemon
-from .test_browser import chromium
 from .tus import Tus, pattern
 
 pytestmark = pytest.mark.slow
@@ -64,7 +63,7 @@ def server(home: Path) -> Iterator[Daemon]:
 @pytest.fixture(scope="module")
 def outcomes(server: Daemon, home: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """What came of each scenario."""
-    browser, node = chromium(), tools.need("node")
+    browser, node = tools.chromium(), tools.need("node")
     tools.install_npm("playwright-core and axe-core", BROWSER)
     tokens = home / "tokens"
     tokens.write_text(f"{TOKEN} ann\n")
@@ -155,6 +154,16 @@ def test_after_the_browser_was_killed_the_same_file_goes_on_at_the_same_byte(out
     assert "has arrived. Choose it again" in plain(it["line"])
     assert it["made"] == 1, "it is the same upload"
     assert it["offsets"][0] == 0 and 0 < it["offsets"][-1] < len(FILM)
+    assert content(tus, it["url"]) == FILM
+
+
+@pytest.mark.parametrize("scenario", ["streamed", "polled"])
+def test_the_server_tells_how_far_it_is_in_both_tiers(outcomes: Any, tus: Tus, scenario: str) -> None:
+    it = played(outcomes, scenario)
+    assert plain(it["figure"]) in ("39%", "39 %")
+    streams = [accept for accept in it["asked"] if accept == "text/event-stream"]
+    assert bool(streams) is (scenario == "streamed")
+    assert len(it["asked"]) < 20, "it doesn't ask all the time"
     assert content(tus, it["url"]) == FILM
 
 

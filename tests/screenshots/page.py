@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tests.e2e import tools
 from tests.e2e.daemon import Daemon
-from tests.e2e.test_browser import chromium
 from tests.e2e.tus import pattern
 
 BROWSER = tools.HERE / "browser"
@@ -16,7 +15,7 @@ SIZES = {"Iceland in June.mp4": 64_000_000, "thesis.pdf": 4_200_000, "songs.flac
 
 def take(docs: Path) -> None:
     """Write the pictures into ``docs``."""
-    browser, node = chromium(), tools.need("node")
+    browser, node = tools.chromium(), tools.need("node")
     tools.install_npm("playwright-core", BROWSER)
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)

@@ -151,6 +151,23 @@ const scenarios = {
     }
   },
 
+  async streamed({ page, way }) {
+    await open(page, way)
+    await halfway(page, way)
+    await row(page, 'film.mp4').locator('.label', { hasText: 'Stored' }).waitFor()
+    const figure = await page.locator('.figure', { hasText: /^39/ }).first().textContent() // what has come, not what was sent
+    way.cut()
+    way.mend()
+    await inState(page, 'film.mp4', 'done')
+    const asked = way.of('GET').filter((each) => each.path.endsWith('/status'))
+    return { figure, asked: asked.map((each) => each.accept), url: await linkOf(page, 'film.mp4') }
+  },
+
+  async polled({ page, way }) {
+    way.streams = false
+    return scenarios.streamed({ page, way })
+  },
+
   async limited({ page, way }) {
     way.largest = 400_000
     await open(page, way)

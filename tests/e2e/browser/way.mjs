@@ -11,8 +11,9 @@ export class Way {
   }
 
   constructor(target, prefix) {
-    this.requests = [] // {method, path, offset, length}
+    this.requests = [] // {method, path, offset, length, accept}
     this.largest = Infinity
+    this.streams = true // whether answers may be streams of events
     this.down = false
     this.left = Infinity
     this.sockets = new Set()
@@ -51,9 +52,10 @@ export class Way {
 
   forward(target, prefix, request, answer) {
     const { method, headers } = request
+    if (!this.streams && headers.accept === 'text/event-stream') headers.accept = 'application/json'
     const length = Number(headers['content-length'] ?? 0)
     const path = request.url.startsWith(prefix) ? request.url.slice(prefix.length) : '/'
-    this.requests.push({ method, path, length, offset: Number(headers['upload-offset']) })
+    this.requests.push({ method, path, length, accept: headers.accept, offset: Number(headers['upload-offset']) })
     if (length > this.largest) {
       request.resume()
       return answer.writeHead(413, { 'Content-Type': 'text/html' }).end('<h1>413 Request Entity Too Large</h1>')

@@ -89,12 +89,13 @@ export class Sending {
   /** Begin, or go on; it is this upload's turn. */
   async run() {
     this.set('looking', this.problem?.key === 'smaller' || this.problem?.key === 'lost' ? this.problem : null)
-    if (!this.claimed) this.claimed = await this.store.claim(this.record.id)
+    this.claimed ??= await this.store.claim(this.record.id)
+    if (!this.claimed) return this.set('failed', { key: 'elsewhere' }, true)
     if (!this.record.sample) {
       try {
         this.record.sample = await sample(this.file)
       } catch {
-        return this.set('failed', { key: 'changed' }, true)
+        return this.unreadable()
       }
     }
     if (this.state !== 'looking') return // it was paused or removed meanwhile
@@ -202,7 +203,7 @@ export class Sending {
 
   succeeded(response) {
     const { record } = this
-    record.url = this.upload.url ?? record.url
+    record.url = this.upload?.url ?? record.url
     record.urls = null
     record.state = 'done'
     record.finished ??= new Date().toISOString()
@@ -241,7 +242,7 @@ export class Sending {
     try {
       await this.file.slice(0, 1).arrayBuffer()
     } catch {
-      return this.set('failed', { key: 'changed' }, true)
+      return this.unreadable()
     }
     if (!error.originalRequest) return this.set('failed', { key: 'broken', values: { why: error.message } }, true)
     if (method === 'PATCH') {
@@ -255,6 +256,12 @@ export class Sending {
       }
     }
     this.wait({ key: 'offline' })
+  }
+
+  /** It has changed on the disk, or is gone: browsers then give no byte of it. */
+  unreadable() {
+    this.file = null
+    this.set('failed', { key: 'changed' }, true)
   }
 
   /** Halve the pieces, and go on. */
