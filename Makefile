@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run quick test test-all slow check format lint types imports bench soak docs clean
+.PHONY: help venv run quick test test-all slow check format lint types imports bench soak docs page clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:$(PORT)/files/ from uploads/"
@@ -24,6 +24,7 @@ help:
 	@echo "make venv    .venv with all that tests need"
 	@echo "make format  let ruff lay out the code and mend what it can"
 	@echo "make docs    write the tables of options and the picture of the rooms anew"
+	@echo "make page    make the upload page's files from web/page anew; needs node and npm"
 	@echo "make bench   measure speed and memory; minutes"
 	@echo "make soak    ten minutes of mixed clients, a store that flaps, hooks that fail, restarts"
 	@echo "make clean   remove .venv and caches (never uploads/)"
@@ -80,6 +81,11 @@ format: $(BIN)/.dev
 docs: $(BIN)/.run
 	$(BIN)/python -m resumable.config README.md docs/configuration.md
 	$(BIN)/python -m tests.rooms
+
+# The files are committed: who installs the package needs no node.
+page:
+	cd web/page && npm ci --ignore-scripts
+	node web/page/build.mjs resumable/http/page/assets
 
 bench: $(BIN)/.dev
 	$(BIN)/python -m bench

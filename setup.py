@@ -124,7 +124,11 @@ setup(
     packages=[*find_packages(include=["resumable", "resumable.*"]), "twisted.plugins"],
     # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
-    package_data={"resumable": ["py.typed"], "resumable.http.admin.dashboard": ["assets/*"]},
+    package_data={
+        "resumable": ["py.typed"],
+        "resumable.http.page": ["assets/*"],
+        "resumable.http.admin.dashboard": ["assets/*"],
+    },
     cmdclass={"build_py": BuildWithExamples},
     entry_points={
         "console_scripts": ["resumable = resumable.cli.entry:main"],

@@ -50,6 +50,7 @@ DOCKER = {
     "entrypoint",
 }
 HEALTHCHECK = {"interval", "timeout", "start-period"}
+NPM = {"ignore-scripts"}
 PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "data-binary", "limit-rate", "max-time", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
@@ -61,7 +62,7 @@ SENDERS |= {"wait", "ca-file", "insecure", "retry-for", "only-at", "limit-rate",
 SENDERS |= {"output", "overwrite"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 SOAK = {"shape"}
-OTHERS_FLAGS = SENDERS | PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
+OTHERS_FLAGS = SENDERS | PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | NPM | OTHERS
 
 
 def read(path: Path) -> str:

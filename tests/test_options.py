@@ -47,6 +47,7 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         reserve=64 * 1024**2,
         cors=CrossOrigin(),
         location="absolute",
+        page="auto",
         http2=True,
         h2c=False,
         writers=4,

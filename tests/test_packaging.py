@@ -76,6 +76,8 @@ def test_the_wheel_has_the_package_the_plugin_and_the_licence(wheel):
     assert sources <= names
     assert {"twisted/plugins/resumable_plugin.py", "resumable/py.typed"} <= names
     assert {f"resumable/examples/{path.name}" for path in (ROOT / "examples").iterdir()} <= names
+    page = (ROOT / "resumable/http/page/assets").iterdir()
+    assert {str(path.relative_to(ROOT)) for path in page} <= names, "the upload page's files"
     assert any(name.endswith("/LICENSE") for name in names)
     assert wheel.name.startswith(f"resumable_server-{__version__}-"), "PyPI's resumable is somebody else's"
 

@@ -83,6 +83,7 @@ class Settings:
     reserve: int
     cors: CrossOrigin
     location: str
+    page: str
     http2: bool
     h2c: bool
     writers: int

@@ -40,6 +40,15 @@ def extensions(items: Sequence[str]) -> tuple[str, ...]:
 
 WEB: tuple[Option, ...] = (
     Option(
+        "page",
+        "auto|on|off",
+        "auto",
+        "whether browsers find a page for uploads at the base path: auto, on or off",
+        "`auto`: if all endpoints for clients are on loopback addresses. The page can be seen without credentials; your"
+        " access rules hold for its uploads. See [page.md](page.md).",
+        values.choice("auto", "on", "off"),
+    ),
+    Option(
         "location",
         "absolute|path",
         "absolute",

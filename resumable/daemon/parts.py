@@ -36,10 +36,12 @@ from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.draft import DraftSettings, Interim
 from resumable.http.live import Live
 from resumable.http.origin import Origin
+from resumable.http.page.upload_page import UploadPage
 from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, Terms
 from resumable.listening.listeners import Listeners
+from resumable.listening.loopback import only_loopback
 from resumable.listening.shared_ports import Share
 from resumable.model.errors import StartupError
 from resumable.model.hooks import NoHooks
@@ -111,7 +113,7 @@ class Parts:
         self._live = Live(reactor)
         tus = self._routes(origin, admission)
         self.operators = OperatorService(settings, reactor, origin, self._operator_parts())
-        self.root = root = Root(tus, settings.base_path, self.operators.readiness)
+        self.root = root = Root(tus, settings.base_path, self.operators.readiness, upload_page(settings))
         self.site = self._site(root, tus)
         sockets, share = (Inherited(), None) if worker is None else (worker.sockets, worker.share())
         self.listeners = self._listeners(settings.listen, lambda _: self.site, LISTEN, sockets.listen, share)
@@ -287,6 +289,18 @@ def local_tier(settings: Settings, reactor: Any, pool: Pool, budget: Budget) -> 
             "--catalog postgresql://... needs the extra postgres: pip install 'resumable-server[postgres]'"
         ) from error
     return ManyProcesses(settings, reactor, pool, budget)
+
+
+def upload_page(settings: Settings) -> UploadPage | None:
+    """The page for browsers, if there is to be one."""
+    if settings.page == "off" or (settings.page == "auto" and not only_loopback(settings.listen)):
+        return None
+    return UploadPage(
+        settings.base_path,
+        status_path=settings.status_path,
+        downloads=settings.download,
+        extensions=extensions_without(settings.disabled_extensions),
+    )
 
 
 def _draft_settings(settings: Settings) -> DraftSettings:

@@ -1,8 +1,9 @@
 """A site: the tree of its resources, and the factory of its connections, which has the settings that they share.
 
-The tree has the upload collection under its base path, ``/healthz`` and ``/readyz``, and the admin API where an
-operator wants it here. Invariants: one address has one spelling. What isn't found is answered with a problem document
-too, so that no page of the framework's own ever goes out. Spec: RFC 3986 section 6, RFC 9110 section 9.1.
+The tree has the upload collection under its base path, with the page for people where there is one, ``/healthz`` and
+``/readyz``, and the admin API where an operator wants it here. Invariants: one address has one spelling. What isn't
+found is answered with a problem document too, so that no page of the framework's own ever goes out.
+Spec: RFC 3986 section 6, RFC 9110 section 9.1.
 
 HTTP/2 is chosen by TLS (`StreamingSite.acceptableProtocols`), or by the client's first bytes (`StreamingChannel`).
 """
@@ -27,6 +28,7 @@ from resumable.http.channel import StreamingChannel
 from resumable.http.connections import Connections
 from resumable.http.h1 import Fields
 from resumable.http.h2.limits import HeldBytes
+from resumable.http.page.upload_page import UploadPage
 from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.http.tus import TusRoutes
 from resumable.protocol.errors import MethodNotAllowed, NotFound, TusError
@@ -36,14 +38,16 @@ ADMIN: Final = b"admin"
 
 
 class Root(Resource):
-    """Sends a request to its part of the tree. ``base_path`` begins and ends with a slash."""
+    """Sends a request to its part of the tree. ``base_path`` begins and ends with a slash. ``page`` None: there is no
+    page for uploads from a browser."""
 
     isLeaf = True
 
-    def __init__(self, tus: TusRoutes, base_path: str, readiness: Readiness) -> None:
+    def __init__(self, tus: TusRoutes, base_path: str, readiness: Readiness, page: UploadPage | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tus = tus
         self._readiness = readiness
+        self._page = page
         self._base = [segment.encode() for segment in base_path.strip("/").split("/") if segment]
         self._collection = b"/".join([b"", *self._base, b""])
         #: The base path is one that other resources share, or it's written in another way than requests spell it.
@@ -54,6 +58,10 @@ class Root(Resource):
     def render(self, request: StreamingRequest) -> bytes | int:
         try:
             upload_id = self._upload_id(request.path)
+            if not upload_id and self._page is not None:
+                page = self._page_answer(self._page, request)
+                if page is not None:
+                    return page
             if upload_id is not None:
                 self._tus.cors.apply(request)
                 self._tus.prepare(request)
@@ -79,6 +87,13 @@ class Root(Resource):
             return None
         upload_id = path[size:].decode("latin-1")
         return upload_id if not upload_id or valid_id(upload_id) else None
+
+    def _page_answer(self, page: UploadPage, request: StreamingRequest) -> bytes | None:
+        """The answer, if this request is one for the page or its files, or for ``/``, which leads there."""
+        path, size = request.postpath, len(self._base)
+        if path[:size] == self._base:
+            return page.answer(request, path[size:])
+        return page.lead_here(request) if path == [b""] else None
 
     def _route(self, request: StreamingRequest) -> bytes | int:
         """Have the router answer."""

@@ -6,7 +6,6 @@ The page and its scenarios are in browser/scenarios.mjs.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,6 @@ DATA = {
 }
 
 
-def chromium() -> str:
-    """The browser's path; skips the tests when there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("Chromium is not installed here")
-    return found
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the files that are uploaded."""
@@ -54,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcomes(daemon: Daemon, home: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """What came of each scenario; the browser is started once for all."""
-    browser, node = chromium(), tools.need("node")
+    browser, node = tools.chromium(), tools.need("node")
     tools.install_npm("playwright-core, tus-js-client and uppy", BROWSER)
     guide, example = ROOT / "docs" / "browsers.md", ROOT / "examples" / "browser.html"
     with Asked(in_session) as sessions, Daemon(*STRICT, "--auth-forward", sessions.url) as strict:

@@ -62,6 +62,14 @@ def sent(tus: Tus, name: str = "plan.pdf") -> str:
     return path.rpartition("/")[2]
 
 
+def test_the_upload_pages_page() -> None:
+    start, look = blocks("docs/page.md", "sh")
+    assert start.split()[:3] == ["twistd", "-n", "resumable"]
+    with Daemon(*start.split()[3:]) as it:
+        it.start()
+        assert "<main>" in pasted(look.replace("http://127.0.0.1:8080", it.origin), ROOT)
+
+
 def test_the_admin_apis_page(daemon: Daemon, tus: Tus) -> None:
     looking, draining = blocks("docs/api.md", "sh")
     replaced = looking.replace(ID, sent(tus)).replace("s3://bucket", "nas")

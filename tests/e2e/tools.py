@@ -33,6 +33,15 @@ def need(tool: str) -> str:
     return found
 
 
+def chromium() -> str:
+    """The browser's path; skips the tests when there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("Chromium is not installed here")
+    return found
+
+
 def install(what: str, *command: str, cwd: Path) -> None:
     """Run a package manager once; skips the test when it fails (no network, as a rule)."""
     reason = _install(command, cwd)

@@ -30,7 +30,7 @@ def parse(*flags: str, **environ: str) -> Settings:
 
 def test_every_option_has_an_example() -> None:
     others = {"location", "download-inline", "disable-extension", "cors-credentials", "disable-http2", "h2c"}
-    others |= {"disable-draft", "interim", "min-append-size", "max-append-size"}
+    others |= {"page", "disable-draft", "interim", "min-append-size", "max-append-size"}
     assert {flag for flag, *_ in EXAMPLES} | others == {option.flag for option in WEB}
 
 

@@ -20,6 +20,7 @@ from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.live import Live
 from resumable.http.origin import Origin
+from resumable.http.page.upload_page import UploadPage
 from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
@@ -73,6 +74,7 @@ def connect(
     remotely: Remotely = Remotely.PROXY,
     inline: bool = False,
     base_path: str = "/files/",
+    page: UploadPage | None = None,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
@@ -86,7 +88,7 @@ def connect(
         live=Live(clock),
         **{"max_size": None, **options},
     )
-    root = Root(tus, base_path, Readiness({}, clock))
+    root = Root(tus, base_path, Readiness({}, clock), page)
     site = StreamingSite(root, reactor=clock, refusal_fields=tus.refusal_fields)
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)

@@ -1,0 +1,1 @@
+"""The page from which people upload in a browser."""
