@@ -132,8 +132,9 @@ def test_the_commands_to_paste_are_a_shell_script_of_creation_patch_and_head():
     subprocess.run([bash, "-n"], input=script, text=True, check=True, timeout=300)
 
 
-def test_the_python_snippet_uses_tuspy_as_it_is():
-    (snippet,) = blocks(read(ROOT / "README.md"), "python")
+def test_the_python_snippets_are_tuspy_as_it_is_and_the_first_program_that_embeds_the_server():
+    snippet, embedded = blocks(read(ROOT / "README.md"), "python")
+    assert embedded == blocks(read(ROOT / "docs/embedding.md"), "python")[0], "the one that a test runs"
     calls = [node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Call)]
     (call,) = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "uploader"]
     inspect.signature(Uploader).bind("big.bin", client=None, **{keyword.arg: None for keyword in call.keywords})

@@ -153,7 +153,7 @@ def test_the_readmes_look_at_an_installation(daemon: Daemon) -> None:
 
 
 def test_the_readmes_python(daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
-    (snippet,) = blocks("README.md", "python")
+    snippet = blocks("README.md", "python")[0]
     (tmp_path / "big.bin").write_bytes(DATA)
     (tmp_path / "it.py").write_text(snippet.replace("http://127.0.0.1:8080/files/", daemon.url))
     url = tools.run(sys.executable, "it.py", cwd=tmp_path).strip()
@@ -222,3 +222,11 @@ def test_files_for_ones_options(tmp_path: Path) -> None:
     assert "RESUMABLE_MAX_SIZE=10G" in (tmp_path / "resumable.service").read_text()
     assert "resumable.toml" in (tmp_path / "docker-compose.yml").read_text()
     assert "kind: Deployment" in (tmp_path / "resumable.yaml").read_text()
+
+
+def test_the_readmes_first_five_minutes(daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
+    block = marked("README.md", "first").replace("http://127.0.0.1:8080/files/", daemon.url)
+    block = block.replace("-c 500000000", "-c 5000000").replace(".venv/bin/resumable", "resumable")
+    told = shell(block, tmp_path)
+    (url,) = re.findall(rf"{re.escape(daemon.url)}\w+", told)
+    assert tus.content("/files/" + url.rpartition("/")[2]) == (tmp_path / "film.mp4").read_bytes()
