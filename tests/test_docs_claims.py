@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from resumable import __version__
+from resumable.cli import examples
 from resumable.cli.checkup import DoctorOptions
 from resumable.cli.configure import ShowOptions
 from resumable.cli.get import get_parser
@@ -203,6 +204,9 @@ def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, 
     elif arguments[:1] == ["catalog"]:
         if "--to" in arguments:  # else it is only named
             move_parser().parse_args(arguments[1:])
+    elif arguments[:1] == ["examples"]:
+        if arguments[1:]:
+            examples.parser().parse_args(arguments[1:])
     elif arguments:
         words_only = [word for word in arguments if word != "..."]
         if words_only == [arguments[0]] and arguments[0] in ("show", "retry", "rm", "replay", "drain"):

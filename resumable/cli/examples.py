@@ -50,7 +50,7 @@ def purpose(text: str) -> str:
     return ""
 
 
-def examples_parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable examples``."""
     root = _ExamplesParser(
         "resumable examples", description="Complete programs and files to begin with.", allow_abbrev=False
@@ -65,7 +65,7 @@ def examples_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
-    given = examples_parser().parse_args(list(arguments))
+    given = parser().parse_args(list(arguments))
     known = examples()
     if given.command == "list":
         width = max(map(len, known), default=0)
