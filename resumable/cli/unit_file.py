@@ -47,7 +47,7 @@ SystemCallErrorNumber=EPERM"""
 
 
 @frozen
-class Places:
+class UnitPlaces:
     """Directories by how systemd is told of them: below /var/lib, below /run, and elsewhere."""
 
     state: tuple[str, ...]
@@ -78,7 +78,7 @@ def twistd() -> Path:
     return found if found.exists() else Path("/opt/resumable/bin/twistd")
 
 
-def _places(plan: ServicePlan, directory: Path | None) -> Places:
+def _places(plan: ServicePlan, directory: Path | None) -> UnitPlaces:
     run = plan.settings.run_dir
     if run is None and plan.is_shared:
         run = Path(_RUNTIME) / "resumable"
@@ -92,10 +92,10 @@ def _places(plan: ServicePlan, directory: Path | None) -> Places:
             runtime.append(str(each.relative_to(_RUNTIME)))
         else:
             elsewhere.append(each)
-    return Places(tuple(state), tuple(runtime), tuple(elsewhere))
+    return UnitPlaces(tuple(state), tuple(runtime), tuple(elsewhere))
 
 
-def _user(plan: ServicePlan, directory: Path | None, places: Places) -> str | None:
+def _user(plan: ServicePlan, directory: Path | None, places: UnitPlaces) -> str | None:
     """None for a user that systemd makes up: nobody else's files are to be read or written."""
     if not places.elsewhere and not any(paths(plan)):
         return None
@@ -103,7 +103,7 @@ def _user(plan: ServicePlan, directory: Path | None, places: Places) -> str | No
     return "resumable" if owner is None else owner[2]
 
 
-def _head(plan: ServicePlan, user: str | None, places: Places) -> Iterator[str]:
+def _head(plan: ServicePlan, user: str | None, places: UnitPlaces) -> Iterator[str]:
     yield "# systemd unit, written by `resumable doctor --write unit`; for /etc/systemd/system/resumable.service."
     if user == "resumable":
         yield "#   sudo useradd --system --home-dir / --shell /usr/sbin/nologin resumable"
@@ -162,7 +162,7 @@ def _limits(plan: ServicePlan) -> Iterator[str]:
     yield "LimitNOFILE=65536"
 
 
-def _identity(plan: ServicePlan, user: str | None, places: Places) -> Iterator[str]:
+def _identity(plan: ServicePlan, user: str | None, places: UnitPlaces) -> Iterator[str]:
     yield "DynamicUser=yes" if user is None else f"User={user}"
     mode = f"{plan.settings.modes.directory:04o}"
     if places.state:
@@ -177,7 +177,7 @@ def _identity(plan: ServicePlan, user: str | None, places: Places) -> Iterator[s
     yield "UMask=0077"
 
 
-def _hardening(plan: ServicePlan, places: Places) -> str:
+def _hardening(plan: ServicePlan, places: UnitPlaces) -> str:
     read = (*paths(plan), twistd(), Path(sys.prefix), Path(os.path.realpath(sys.executable)), *places.elsewhere)
     low = any(0 < each.number < 1024 for each in plan.ports)
     text = _HARDENING.format(
