@@ -110,6 +110,7 @@ setup(
         "Framework :: Twisted",
         "Intended Audience :: System Administrators",
         "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",  # for development: docs/deployment.md
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -7,7 +7,7 @@ from pathlib import Path
 PICTURE = Path(__file__).parent.parent / "docs/rooms.svg"
 
 #: Every room may import these.
-BOTTOM = ("model", "aio", "protocol", "masking", "networks")
+BOTTOM = ("model", "aio", "protocol", "masking", "networks", "system")
 ROOMS: dict[str, frozenset[str]] = {}
 """What each room may import of ours, beside itself and the package's __init__ (which imports nothing)."""
 
@@ -21,6 +21,7 @@ may_import("protocol")
 may_import("aio")
 may_import("masking")
 may_import("networks")
+may_import("system")
 may_import("model", "masking", "protocol")
 may_import("spool", "remotes")
 may_import("catalog")
@@ -64,6 +65,7 @@ PURPOSE = {
     "protocol": "tus, without I/O",
     "masking": "no secrets in logs",
     "networks": "addresses",
+    "system": "calls of Linux, elsewhere",
     "spool": "data files on disk",
     "catalog": "records in a database",
     "remotes": "S3, Azure, Google, files",
@@ -108,7 +110,7 @@ def direct(room: str) -> list[str]:
 def picture() -> str:
     """The SVG: a box for each room, an arrow to each room that it may import, the common ones in a band below."""
     rows = levels()
-    widest = max(map(len, rows))
+    widest = max(map(len, [*rows, BOTTOM]))
     width = 2 * MARGIN + widest * WIDTH + (widest - 1) * ACROSS
     height = 2 * MARGIN + (len(rows) + 1) * HEIGHT + len(rows) * DOWN + 30
     place = {}

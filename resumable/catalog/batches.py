@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from resumable.catalog.catalog_files import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.telemetry import Tally
+from resumable.system import HAS_FULL_SYNC
 
 _log = Logger()
 
@@ -38,6 +39,7 @@ _PRAGMAS: Final = (
     "PRAGMA locking_mode = EXCLUSIVE",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
+    *(("PRAGMA fullfsync = ON", "PRAGMA checkpoint_fullfsync = ON") if HAS_FULL_SYNC else ()),
     "PRAGMA mmap_size = 0",
     "PRAGMA temp_store = MEMORY",
     f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",

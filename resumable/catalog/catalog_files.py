@@ -17,6 +17,7 @@ from typing import Final
 from attrs import frozen
 
 from resumable.catalog.schema import PAGE_SIZE, migrate
+from resumable.system import sync_file
 
 #: The suffixes of the catalog's files: the database, its log, the log's index.
 COMPANIONS: Final = ("", "-wal", "-shm")
@@ -67,7 +68,7 @@ def put_in_place(fresh: str, path: str, at: float) -> None:
     """Sync the catalog at ``fresh`` and give it its name."""
     handle = os.open(fresh, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        sync_file(handle)
     finally:
         os.close(handle)
     for companion in ("-wal", "-shm"):  # those of a catalog that was taken away by hand: not this one's
@@ -88,7 +89,7 @@ def sync_directory(path: str) -> None:
     """Sync the directory that ``path`` is in."""
     handle = os.open(beside(path, ""), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        sync_file(handle)
     finally:
         os.close(handle)
 

@@ -1,7 +1,6 @@
 """Uploads as rows of a table, and what they come to.
 
-Invariant: where a width is given, no line is wider: first names are cut, then remotes and owners; where that isn't
-enough, columns are left out.
+Invariant: where a width is given, no line is wider: names are cut first, and what matters least is left out first.
 """
 
 from __future__ import annotations
@@ -31,8 +30,11 @@ LONGEST: Final = 60
 """Cells of a text that a client has chosen, however much room there is."""
 SPEED: Final = "SPEED"
 _HEADINGS: Final = ("ID", "STATE", "SIZE", "DONE", SPEED, "IDLE", "REMOTES", "OWNER", "NAME")
-_SHRINKS: Final = (("NAME", 12), ("REMOTES", 8), ("OWNER", 6))
-_SPARED: Final = ("OWNER", "REMOTES", "IDLE", "SIZE", SPEED, "NAME")
+_GIVES_WAY: Final = (
+    *(("NAME", 12), ("OWNER", 8), ("OWNER", 0), ("REMOTES", 8)),
+    *(("REMOTES", 0), ("IDLE", 0), ("SIZE", 0), (SPEED, 0), ("NAME", 0)),
+)
+"""Which column gives way, one after the other until a row fits: it is cut to so many cells, or (0) left out."""
 
 
 class Columns:
@@ -58,13 +60,10 @@ class Columns:
 
     def _fitted(self) -> list[int]:
         widths = list(self._widths)
-        for heading, least in _SHRINKS:
+        for heading, least in _GIVES_WAY:
             if heading in self._headings and (over := self._over(widths)) > 0:
                 at = self._headings.index(heading)
-                widths[at] = max(min(least, widths[at]), widths[at] - over)
-        for heading in _SPARED:
-            if heading in self._headings and self._over(widths) > 0:
-                widths[self._headings.index(heading)] = 0
+                widths[at] = max(min(least, widths[at]), widths[at] - over) if least else 0
         return widths
 
     def _over(self, widths: Sequence[int]) -> int:

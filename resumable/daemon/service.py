@@ -49,6 +49,7 @@ from resumable.listening.run_directory import RunDirectory
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.spool import Disk
+from resumable.system import cores
 
 __all__ = ["Options", "UploadService", "makeService"]
 
@@ -251,7 +252,7 @@ def _of_workers(options: Options, run: RunDirectory | None) -> Sequence[str]:
 
 def worker_count(settings: Settings) -> int | None:
     """How many processes take requests; None for this one alone, without a supervisor."""
-    count = settings.workers or len(os.sched_getaffinity(0))
+    count = settings.workers or cores()
     return count if count > 1 else None
 
 

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import gc
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from resumable import system
 from resumable.model.errors import StartupError
 from resumable.protocol.names import valid_id
 from resumable.spool import IDisk
@@ -115,7 +115,7 @@ def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> N
             os.unlink(linked)
     except OSError as error:
         reason = f"can't be written ({error.strerror}): choose another with --place-dir, or make it writable"
-        if error.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP):
             reason = "is on another file system than the uploads, or on one without hard links: choose --place-dir anew"
         raise StartupError(f"The directory for finished files, {path}, {reason}.") from error
 
@@ -150,15 +150,13 @@ def take_lock(lock: DirectoryLock, path: str) -> None:
 
 def raise_file_limit() -> None:
     """Every connection and every long append needs an open file: take as many as the system grants."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    system.raise_file_limit()
 
 
 def most_connections() -> int:
     """So many that each may have a long append and the rest of the server has files too, once the limit is raised."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard // 2
+    most = system.most_files()
+    return most if most == sys.maxsize else most // 2
 
 
 def keep_heap() -> None:

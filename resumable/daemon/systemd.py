@@ -78,7 +78,8 @@ class ServiceManager:
             return
         name: Any = f"\0{address[1:]}" if address.startswith("@") else address
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), name)
         except (OSError, ValueError) as error:
             if not self._failed:

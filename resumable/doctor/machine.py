@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import resource
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from twisted import __version__ as twisted_version
 
 from resumable import __version__
 from resumable.doctor.findings import Finding, age_text, size_text
+from resumable.system import most_files
 
 #: Tested: from the first to the last; setup.py says the same.
 PYTHON = ((3, 11), (3, 14))
@@ -60,9 +60,9 @@ def look(meminfo: str = "/proc/meminfo", cgroup: str = CGROUP) -> MachineFacts:
     """Read versions and limits of this process and its machine."""
     python = tuple(map(int, platform.python_version_tuple()[:2]))
     twisted = tuple(int(part) for part in twisted_version.split(".")[:2] if part.isdigit())
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = 1 << 62 if hard == resource.RLIM_INFINITY else hard
-    return MachineFacts(python, twisted, sqlite3.sqlite_version_info, files, _memory(meminfo, cgroup))
+    return MachineFacts(
+        python, twisted, sqlite3.sqlite_version_info, min(most_files(), 1 << 62), _memory(meminfo, cgroup)
+    )
 
 
 def judge(machine: MachineFacts) -> list[Finding]:
@@ -105,7 +105,7 @@ def _memory(meminfo: str, cgroup: str) -> int | None:
 
 def _memory_found(machine: MachineFacts) -> list[Finding]:
     if machine.memory is None:
-        return []
+        return [Finding("memory", "ok", "not looked at: this system doesn't tell how much is free")]
     what = f"{size_text(machine.memory)} may still be used"
     if machine.memory < LITTLE_MEMORY:
         advice = (

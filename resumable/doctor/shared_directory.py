@@ -18,6 +18,7 @@ from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
 from resumable.spool.directory import Mount, mount_of, unfit_to_share
 from resumable.spool.segments.segment_directory import FOREIGN, OTHER, OWN_CATALOG, mark
+from resumable.system import sync_file
 
 NAME: Final = "shared directory"
 _CONTENT: Final = b"what another process has made\n"
@@ -94,7 +95,7 @@ def _compare(scratch: str, seen: Callable[[str], bytes | None]) -> str | None:
     with open(hidden, "wb") as file:
         file.write(_CONTENT)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     os.rename(hidden, made)
     _sync(scratch)
     if seen(made) != _CONTENT:
@@ -111,7 +112,7 @@ def _compare(scratch: str, seen: Callable[[str], bytes | None]) -> str | None:
 def _sync(directory: str) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        sync_file(fd)
     finally:
         os.close(fd)
 

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from resumable.doctor.findings import Finding, span_text
 from resumable.spool.directory import Mount
+from resumable.system import sync_data, sync_file
 
 NAME = "fsync"
 TIMES = 20
@@ -47,8 +48,9 @@ class Syncs:
 
 def measure(scratch: str, clock: Callable[[], float], times: int = TIMES) -> tuple[list[float], list[float]]:
     """Write ``times`` blocks in both ways; seconds for each. Raises OSError."""
-    plain = _timed(os.path.join(scratch, "plain"), 0, os.fdatasync, clock, times)
-    return plain, _timed(os.path.join(scratch, "dsync"), os.O_DSYNC, lambda handle: None, clock, times)
+    plain = _timed(os.path.join(scratch, "plain"), 0, sync_data, clock, times)
+    each_write = getattr(os, "O_DSYNC", os.O_SYNC)
+    return plain, _timed(os.path.join(scratch, "dsync"), each_write, lambda handle: None, clock, times)
 
 
 def _timed(path: str, flags: int, sync: Callable[[int], None], clock: Callable[[], float], times: int) -> list[float]:
@@ -70,7 +72,7 @@ def directory_error(scratch: str) -> str | None:
     try:
         handle = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(handle)
+            sync_file(handle)
         finally:
             os.close(handle)
     except OSError as error:

@@ -2,6 +2,8 @@
 
 Invariant: when `Run.talk` returns, the process is dead, all that it left in its group is killed, its pipes are
 closed.
+Python has no waitid on macOS before 3.13: there, the group of a process that has just ended is killed by an id that is
+free by then if nobody is left in it.
 Source: waitid(2): WNOWAIT leaves a zombie whose id nobody else can get, so that its group can be killed safely.
 """
 
@@ -49,7 +51,7 @@ class Run:
         """Kill it and its group; from any thread, at any time before `talk` has returned."""
         self._killed = True
         if not self._over:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # the latter is macOS's for a group of zombies
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def talk(self, data: bytes, seconds: float, limit: int, clock: Callable[[], float]) -> CommandOutcome:
@@ -73,6 +75,8 @@ class Run:
             return CommandOutcome(status if ended_itself else None, conversation.output, conversation.said)
 
     def _has_ended(self) -> bool:
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 

@@ -29,6 +29,7 @@ from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.listening.twisted_tls import TlsFactory
 from resumable.model.errors import StartupError
 from resumable.networks import Network
+from resumable.system import LONGEST_SOCKET_PATH
 
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
 """The arguments of Twisted's ``ssl:``, in its order."""
@@ -42,8 +43,7 @@ ADMIN_LISTEN = "--admin-listen"
 """The flag that sets the endpoints for operators."""
 PROXIED = "haproxy:"
 """Begins the string of an endpoint whose connections begin with a header of the PROXY protocol."""
-LONGEST_PATH: Final = 107
-"""Bytes of a path that fit into sockaddr_un with the zero at their end."""
+LONGEST_PATH: Final = LONGEST_SOCKET_PATH
 
 
 @frozen

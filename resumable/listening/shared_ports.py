@@ -23,6 +23,7 @@ from twisted.internet.unix import Port as UnixPort
 from twisted.internet.unix import Server as UnixServer
 
 from resumable.aio.deferreds import Timer
+from resumable.system import shared_memory
 
 MOMENT: Final = 0.005
 """Seconds that a connection is left to the others."""
@@ -41,7 +42,7 @@ class ConnectionTable:
     @staticmethod
     def new(count: int) -> int:
         """The file descriptor of a new one, for so many processes."""
-        descriptor = os.memfd_create("connections")
+        descriptor = shared_memory("connections")
         os.truncate(descriptor, 8 * count)
         table = ConnectionTable(descriptor, count)
         for number in range(1, count + 1):

@@ -19,11 +19,12 @@ from attrs import frozen
 from zope.interface import Interface, implementer
 
 from resumable.spool.splice import Splicer
+from resumable.system import claim, copy_file_range, sync_data, sync_file
 
 IOV_MAX = 1024
 COPY_BUFFER = 1 << 20
 NO_EMPTY_DIRECTORY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY})
-NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 @frozen
@@ -206,7 +207,7 @@ class Disk:
         return fd
 
     def fdatasync(self, fd: int) -> None:
-        os.fdatasync(fd)
+        sync_data(fd)
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -236,7 +237,7 @@ class Disk:
     def sync_directory(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            sync_file(fd)
         finally:
             os.close(fd)
 
@@ -284,7 +285,7 @@ class Disk:
         os.fchmod(fd, mode)
 
     def fsync(self, fd: int) -> None:
-        os.fsync(fd)
+        sync_file(fd)
 
     def names(self, path: str) -> Iterator[str]:
         with os.scandir(path) as entries:
@@ -293,7 +294,7 @@ class Disk:
 
     def copy_range(self, source: int, target: int, source_offset: int, target_offset: int, count: int) -> int:
         try:
-            copied = os.copy_file_range(source, target, count, source_offset, target_offset)
+            copied = copy_file_range(source, target, count, source_offset, target_offset)
             if copied:
                 return copied
             # some file systems answer 0 where they can't: the read below tells whether it is the end
@@ -315,7 +316,7 @@ class Disk:
         return stats.f_bavail * stats.f_frsize
 
     def allocate(self, fd: int, size: int) -> None:
-        os.posix_fallocate(fd, 0, size)
+        claim(fd, 0, size)
 
 
 def unlink_each(disk: IDisk, files: Iterable[tuple[str, str]]) -> dict[str, OSError]:

@@ -1,14 +1,22 @@
-"""``resumable ls``, ``show``, ``retry``, ``rm``, ``replay`` and ``drain`` with a real daemon.
+"""``resumable ls``, ``show``, ``retry``, ``rm``, ``hooks``, ``replay`` and ``drain`` with a real daemon.
 
 The remote refuses what is under a foreign object's key.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +24,7 @@ import pytest
 
 from .commands import BOUND, command
 from .daemon import Daemon, environment, eventually, free_port
-from .tus import Tus, metadata, pattern
+from .tus import Tus, holder, metadata, pattern
 
 TOKEN = "operators-only-0123456789"
 
@@ -111,6 +119,74 @@ def test_uploads_that_are_removed_are_gone_everywhere(kept: Kept, client: Tus) -
     assert [line.split(": ")[1] for line in said.splitlines()][-2:] == ["f" * 32, "no id"]
 
 
+def test_the_first_characters_of_an_id_are_enough(kept: Kept, client: Tus) -> None:
+    upload_id = kept.sent(client, "short")
+    assert kept.ask("show", upload_id[:12]).startswith("id ")
+    assert f"{upload_id}: removed\n" == kept.ask("rm", upload_id[:12])
+    assert "there is no such upload" in kept.ask("show", "zzzz", status=1)
+    assert "at least the first 4 characters" in kept.ask("show", "abc", status=1)
+
+
+def test_an_upload_under_way_is_removed_by_force_only(kept: Kept, client: Tus) -> None:
+    path = client.create(1000, {"Upload-Metadata": metadata(name="moving")})
+    upload_id = path.rpartition("/")[2]
+    with holder(client, path, 0, 1000, b"x" * 10):
+        said = kept.ask("rm", upload_id, status=1)
+        assert "appends to the upload now; --force removes it all the same" in said
+        assert kept.listed()[upload_id]["appending"]
+        assert kept.ask("rm", upload_id, "--force") == f"{upload_id}: removed\n"
+    assert client.head(path).status == 410
+
+
+def in_a_terminal(kept: Kept, *arguments: str, until: bytes, then: bytes) -> tuple[bytes, int]:
+    """What the command draws until those bytes come, when ``then`` is typed; and its status."""
+
+    def lead() -> None:
+        """The terminal is its own, and Ctrl-C means it."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 70, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resumable", *arguments],
+        cwd=kept.home,
+        env={**environment(), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=lead,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    drawn, typed = b"", False
+    try:
+        with suppress(OSError):  # the other end is closed
+            while select.select([ours], [], [], BOUND)[0] and (piece := os.read(ours, 65536)):
+                drawn += piece
+                if until in drawn and not typed:
+                    typed = os.write(ours, then) > 0
+        return drawn, process.wait(BOUND)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_watched_list_fits_the_terminal_until_it_is_interrupted(kept: Kept, client: Tus) -> None:
+    upload_id = kept.sent(client, "a-name-that-is-much-longer-than-the-terminal-has-room-for-in-a-row.mp4")
+    drawn, status = in_a_terminal(kept, "ls", "--watch", until=b" done (", then=b"\x03")
+    assert status == 130 and upload_id[:8].encode() in drawn and upload_id.encode() not in drawn
+    assert b"\x1b[?1049h" in drawn and drawn.endswith(b"\x1b[?25h\x1b[?1049l"), "the terminal is as it was"
+
+
+def test_whoever_sits_there_is_shown_what_is_removed(kept: Kept, client: Tus) -> None:
+    upload_id = kept.sent(client, "mine.txt")
+    drawn, status = in_a_terminal(kept, "rm", upload_id[:12], until=b"[y/N]", then=b"y\n")
+    assert b"Remove mine.txt (1000 B, 100% here) for good? [y/N]" in drawn and status == 0
+    assert f"{upload_id}: removed".encode() in drawn
+
+
 def test_what_is_listed_is_what_was_asked_for(kept: Kept, client: Tus) -> None:
     small, large = kept.sent(client, "small", 10), kept.sent(client, "large", 5000)
     assert large in (found := kept.listed("--min-size", "4K")) and small not in found
@@ -138,6 +214,11 @@ def test_a_server_that_drains_begins_nothing(kept: Kept, client: Tus) -> None:
 
 def test_events_are_replayed_by_the_name_of_their_hook(kept: Kept) -> None:
     assert kept.ask("replay", "far") == "0 events are sent again\n"
+    assert kept.ask("hooks", "replay", "far") == "0 events are sent again\n"
+    assert kept.ask("hooks", "dead", "far") == ""
+    assert kept.ask("hooks").splitlines()[1].split()[0] == "far"
+    assert json.loads(kept.ask("hooks", "--json"))["far"]["dead"] == 0
+    assert kept.ask("hooks", "dead", "near", status=1) == "resumable: There is no such hook\n"
     assert kept.ask("replay", "near", status=1) == "resumable: There is no such hook\n"
 
 

@@ -254,18 +254,18 @@ class TestDisk(DiskContract):
         def refuse(*args):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(os, "copy_file_range", refuse)
+        monkeypatch.setattr("resumable.spool.disk.copy_file_range", refuse)
         self.test_copies_a_range_and_answers_0_only_at_the_end()
 
     def test_copying_believes_no_0_that_is_not_the_end(self, monkeypatch):
-        monkeypatch.setattr(os, "copy_file_range", lambda *args: 0)
+        monkeypatch.setattr("resumable.spool.disk.copy_file_range", lambda *args: 0)
         self.test_copies_a_range_and_answers_0_only_at_the_end()
 
     def test_other_errors_of_copying_are_raised(self, monkeypatch):
         def fail(*args):
             raise OSError(errno.ENOSPC, "full")
 
-        monkeypatch.setattr(os, "copy_file_range", fail)
+        monkeypatch.setattr("resumable.spool.disk.copy_file_range", fail)
         with pytest.raises(OSError, match="full"):
             self.test_copies_a_range_and_answers_0_only_at_the_end()
 

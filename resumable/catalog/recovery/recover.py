@@ -39,6 +39,7 @@ from resumable.catalog.replica_table import drop_placed, settle
 from resumable.catalog.schema import ARRANGE, FIELDS, PIN, REPLICA_FIELDS, WAITING_FINAL
 from resumable.catalog.upload_table import add_lost
 from resumable.model.upload import FactKind, ReplicaState
+from resumable.system import sync_file
 
 SENSIBLE: Final = 1 << 53  # no count gets here
 REASON: Final = "what was known of it was lost with a damaged catalog"
@@ -113,7 +114,7 @@ def _write_note(note: str, aside: str) -> None:
     with open(f"{note}.new", "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(os.path.basename(aside))
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     os.rename(f"{note}.new", note)
     sync_directory(note)
 

@@ -26,6 +26,8 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def punch(fd: int, start: int, size: int) -> None:
     """Give back the blocks of these bytes, which read as zeros from then on. Raises OSError where it can't be done."""
+    if not hasattr(_libc, "fallocate"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     arguments = (ctypes.c_int(fd), ctypes.c_int(_PUNCH), ctypes.c_int64(start), ctypes.c_int64(size))
     if _libc.fallocate(*arguments):
         number = ctypes.get_errno()
@@ -81,6 +83,10 @@ class Scratch:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
+            if error.errno == errno.ENOSYS:
+                raise StartupError(
+                    "An object store as the spool needs Linux, which gives back parts of files: leave out --spool."
+                ) from None
             raise StartupError(
                 f"The run directory {self.directory} is on a file system that gives back no parts of files: set"
                 " --run-dir to one that does, as tmpfs, ext4, xfs or btrfs."
@@ -91,6 +97,8 @@ class Scratch:
     def open(self) -> int:
         """The descriptor of a new file, which is gone when that is closed. Blocks. Raises OSError."""
         try:
+            if not hasattr(os, "O_TMPFILE"):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL, 0o600)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):

@@ -26,7 +26,7 @@ from resumable.spool.disk import COPY_BUFFER, IDisk
 from resumable.spool.files import OWN
 from resumable.spool.segments.segment_directory import FOLDERS, MOVING, RETURNING, SegmentDirectory
 
-NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 WORKER: Final = "moved"
 """In names of files, in the place of a worker's id."""
 
