@@ -1,7 +1,7 @@
 """Connections of the blocking face, which are used again, and requests over them.
 
-Invariant: a connection that the server has closed while it was idle costs nothing: the request goes out again, unless it
-makes an upload. Spec: RFC 9112, 9.
+Invariant: a connection that the server has closed while it was idle costs nothing: the request goes out again, unless
+it makes an upload. Spec: RFC 9112, 9.
 """
 
 from __future__ import annotations
