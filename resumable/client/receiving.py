@@ -86,6 +86,7 @@ class Receiving:
                 yield from self._patience.after(trouble)
             except CutShort:
                 continue
+        yield Work(self._flush)
         self._tell()
         digest, checked = yield from self._check()
         yield Work(self._place)
@@ -127,7 +128,6 @@ class Receiving:
             self._anew("the server answers another range than was asked for")
             raise Failed(f"{url} answers another range than was asked for")
         judged(reply, url)
-        yield Work(self._flush)
         if self._total is not None and self._offset != self._total:
             raise Failed(f"{url} ends after {self._offset} bytes, not {self._total}")
         self._whole = True
@@ -240,7 +240,7 @@ class Receiving:
         if ours != theirs:
             yield Work(self._drop)
             told = digest_text({name: ours}), digest_text({name: theirs})
-            raise DigestDiffers(str(self._target), transfer.address, *told)
+            raise DigestDiffers(str(self._target), transfer.address, *told, advice="receive it again")
         text = digest_text({name: theirs})
         transfer.tell(Checked(source=transfer.name, digest=text))
         return text, True
