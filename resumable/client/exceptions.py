@@ -4,7 +4,7 @@
   + BadOption
   + TransferRefused
     - NotAuthorised
-    - NotThere
+    - NothingThere
     - SizeRefused
   + NotResumable
   + NotTrusted
@@ -44,7 +44,7 @@ class NotAuthorised(TransferRefused):
     """401 or 403: no token or password, or one without the right."""
 
 
-class NotThere(TransferRefused):
+class NothingThere(TransferRefused):
     """404 or 410: nothing is at this address."""
 
 
@@ -88,12 +88,17 @@ class SourceChanged(SourceError):
 class DigestDiffers(ClientError):
     """The server has other bytes. ``ours`` and ``theirs`` are texts of Repr-Digest; ``theirs`` None: it didn't say."""
 
-    def __init__(self, name: str, url: str, ours: str, theirs: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        ours: str,
+        theirs: str | None,
+        advice: str = "remove that upload, and send the file again",
+    ) -> None:
         self.name, self.url, self.ours, self.theirs = name, url, ours, theirs
-        super().__init__(
-            f"{name}: the bytes at {url} have another digest ({theirs or 'not told'}) than ours ({ours}): "
-            "remove that upload, and send the file again"
-        )
+        digests = f"{theirs or 'not told'}, ours is {ours}"
+        super().__init__(f"{name}: the bytes at {url} have another digest ({digests}): {advice}")
 
 
 class AlreadySending(ClientError):
