@@ -1,6 +1,6 @@
 """A client for resumable uploads: tus 1.0 and the IETF draft "Resumable Uploads for HTTP". See docs/client.md.
 
-`Client` blocks, `AsyncClient` answers with Deferreds (and imports Twisted, which the rest doesn't). `failures` shows
+`Client` blocks, `AsyncClient` answers with Deferreds (and imports Twisted, which the rest doesn't). `exceptions` shows
 the tree of exceptions, `events` what a transfer tells.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resumable.client.blocking import Client, get, put
+from resumable.client.client_options import ClientOptions
 from resumable.client.events import (
     Begun,
     Checked,
@@ -30,15 +31,15 @@ from resumable.client.events import (
     Uploaded,
     Waiting,
 )
-from resumable.client.failures import (
+from resumable.client.exceptions import (
     AlreadySending,
     BadOption,
     ClientError,
     DigestDiffers,
     GaveUp,
     NotAuthorised,
+    NothingThere,
     NotResumable,
-    NotThere,
     NotTrusted,
     SizeRefused,
     SourceChanged,
@@ -50,7 +51,6 @@ from resumable.client.failures import (
     TransferCancelled,
     TransferRefused,
 )
-from resumable.client.settings import ClientOptions
 from resumable.client.state_file import Leftover, StateFile
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ __all__ = [
     "Moved",
     "NotAuthorised",
     "NotResumable",
-    "NotThere",
     "NotTrusted",
     "Noted",
+    "NothingThere",
     "PiecesShrunk",
     "Received",
     "Recovered",

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
+from resumable.client.client_options import ClientOptions
+from resumable.client.client_transfer import ClientTransfer, Surroundings
 from resumable.client.effects import Effect, Exchange, Pause, Steps, Together, Work
 from resumable.client.events import Downloaded, Tiers, TransferEvent, Uploaded
 from resumable.client.links import Connector, Interrupt, tls_context
@@ -22,10 +24,8 @@ from resumable.client.looking import look
 from resumable.client.pace import TokenBucket
 from resumable.client.putting import put_steps, remove_steps
 from resumable.client.receiving import get_steps
-from resumable.client.settings import ClientOptions
 from resumable.client.sources import source_of
 from resumable.client.state_file import Leftover, StateFile
-from resumable.client.transfer import Surroundings, Transfer
 from resumable.client.wire import Wire
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Client:
         """Send a file (by its path), bytes or a stream to the URL at which uploads are created. The same call again
         goes on at the same byte; ``fresh``: it begins anew. ``metadata`` None: the file's name.
 
-        Raises ClientError: see `failures`; whatever ``on_event`` raises.
+        Raises ClientError: see `exceptions`; whatever ``on_event`` raises.
         """
         kept = source_of(source, name, self.options.buffer)
         try:
@@ -93,7 +93,7 @@ class Client:
         overwrite: bool = False,
     ) -> Downloaded:
         """Receive a file; into a directory by the name that the server gives. The same call again goes on at the same
-        byte of ``target`` + ".part". Raises ClientError: see `failures`."""
+        byte of ``target`` + ".part". Raises ClientError: see `exceptions`."""
         transfer = self._transfer(url, url, on_event)
         return self._run(get_steps(transfer, Path(target), overwrite))
 
@@ -126,7 +126,7 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _transfer(self, name: str, address: str, on_event: OnEvent | None) -> Transfer:
+    def _transfer(self, name: str, address: str, on_event: OnEvent | None) -> ClientTransfer:
         told = on_event or self._on_event
         lock = threading.RLock()
 
@@ -135,7 +135,7 @@ class Client:
                 with lock:
                     told(event)
 
-        return Transfer(name, address, self.options, self.state, tell, AROUND)
+        return ClientTransfer(name, address, self.options, self.state, tell, AROUND)
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:

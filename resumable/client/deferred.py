@@ -22,17 +22,17 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from resumable.client.blocking import OnEvent, Sendable, default_metadata
+from resumable.client.client_options import ClientOptions
+from resumable.client.client_transfer import ClientTransfer, Surroundings
 from resumable.client.driving import Driver
 from resumable.client.events import Downloaded, Tiers, TransferEvent, Uploaded
-from resumable.client.failures import BadOption
+from resumable.client.exceptions import BadOption
 from resumable.client.looking import look
 from resumable.client.pace import TokenBucket
 from resumable.client.putting import put_steps, remove_steps
 from resumable.client.receiving import get_steps
-from resumable.client.settings import ClientOptions
 from resumable.client.sources import SendSource, source_of
 from resumable.client.state_file import Leftover, StateFile
-from resumable.client.transfer import Surroundings, Transfer
 from resumable.httpclient.agent import LightAgent
 from resumable.httpclient.connections import ClientEndpoints
 
@@ -132,7 +132,7 @@ class AsyncClient:
     def _in_thread(self, call: Callable[[], T]) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
 
-    def _transfer(self, name: str, address: str, on_event: OnEvent | None) -> Transfer:
+    def _transfer(self, name: str, address: str, on_event: OnEvent | None) -> ClientTransfer:
         told = on_event or self._on_event
 
         def tell(event: TransferEvent) -> None:
@@ -144,7 +144,7 @@ class AsyncClient:
                 self._reactor.callFromThread(told, event)
 
         around = Surroundings(wall=time.time, now=self._reactor.seconds, random=random.random)
-        return Transfer(name, address, self.options, self.state, tell, around)
+        return ClientTransfer(name, address, self.options, self.state, tell, around)
 
 
 @implementer(IPolicyForHTTPS)

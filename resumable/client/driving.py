@@ -14,8 +14,19 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from resumable.client.effects import CutShort, Effect, Exchange, Lost, Pause, Reply, Steps, Stretch, Together, Work
-from resumable.client.failures import NotTrusted, SourceChanged
+from resumable.client.effects import (
+    BodyStretch,
+    CutShort,
+    Effect,
+    Exchange,
+    HttpReply,
+    Lost,
+    Pause,
+    Steps,
+    Together,
+    Work,
+)
+from resumable.client.exceptions import NotTrusted, SourceChanged
 from resumable.client.pace import TokenBucket
 from resumable.httpclient.agent import LightAgent
 from resumable.httpclient.bodies import BytesBody, IdleTimeout, RegionBody, stream_of
@@ -131,7 +142,7 @@ class Driver:
 
     # -- requests
 
-    async def _exchange(self, exchange: Exchange) -> Reply:
+    async def _exchange(self, exchange: Exchange) -> HttpReply:
         watch = IdleTimeout(self._reactor, self._timeout)
         region = None if exchange.body is None else _Region(self, exchange, exchange.body, watch)
         body = BytesBody(b"") if exchange.method == "POST" else None if region is None else RegionBody(region)
@@ -143,7 +154,7 @@ class Driver:
             watch.give_up = asking.cancel
             answer = await asking
             fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in answer.fields]
-            return await self._answer(exchange, answer, Reply(answer.code, fields), watch)
+            return await self._answer(exchange, answer, HttpReply(answer.code, fields), watch)
         except CancelledError:
             if watch.expired:
                 raise Lost(f"nothing has moved for {self._timeout:g} s") from None
@@ -168,7 +179,7 @@ class Driver:
             return NotTrusted(f"{found}; for an authority of your own give its certificate (ca_file)")
         return Lost(str(found)) if isinstance(found, Exception) else found
 
-    async def _answer(self, exchange: Exchange, answer: Any, reply: Reply, watch: IdleTimeout) -> Reply:
+    async def _answer(self, exchange: Exchange, answer: Any, reply: HttpReply, watch: IdleTimeout) -> HttpReply:
         watch.touch()
         accept = exchange.accept
         sink = None if accept is None else await self._in_thread(lambda: accept(reply))
@@ -193,14 +204,14 @@ class Driver:
         finally:
             if stream is not None:
                 stream.close()
-        return Reply(reply.status, reply.fields, content)
+        return HttpReply(reply.status, reply.fields, content)
 
     async def _received(self, sink: Callable[[bytes], None], piece: bytes) -> None:
         await self._in_thread(lambda: sink(piece))
         if self._bucket is not None and (wait := self._bucket.spend(len(piece))) > 0:
             await deferLater(self._reactor, wait)
 
-    async def read_body(self, body: Stretch, offset: int, size: int, watch: IdleTimeout) -> bytes:
+    async def read_body(self, body: BodyStretch, offset: int, size: int, watch: IdleTimeout) -> bytes:
         """Exactly these bytes, at the pace that is allowed. Raises SourceError."""
         left = size
         while self._bucket is not None and left:
@@ -218,7 +229,7 @@ class Driver:
 class _Region:
     """The content of a request, for `RegionBody`."""
 
-    def __init__(self, driver: Driver, exchange: Exchange, body: Stretch, watch: IdleTimeout) -> None:
+    def __init__(self, driver: Driver, exchange: Exchange, body: BodyStretch, watch: IdleTimeout) -> None:
         self.size = body.size
         self._driver, self._exchange, self._body, self._watch = driver, exchange, body, watch
         self._asked = driver.now()

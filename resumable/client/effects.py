@@ -28,7 +28,7 @@ class CutShort(Exception):
         super().__init__(wait)
 
 
-class Readable(Protocol):
+class ByPosition(Protocol):
     """Bytes by position."""
 
     def read(self, offset: int, size: int) -> bytes:
@@ -39,17 +39,17 @@ class Readable(Protocol):
 
 
 @frozen
-class Stretch:
+class BodyStretch:
     """A part of a source, as the content of a request."""
 
-    source: Readable
+    source: ByPosition
     offset: int
     size: int
 
 
 @frozen(kw_only=True)
 class Exchange:
-    """A request; its result is a `Reply`.
+    """A request; its result is a `HttpReply`.
 
     ``moved`` is told how many bytes of the content the network has taken; ``informed`` of each informational response;
     ``may_go`` is asked while the content is sent, and answers seconds as ``ClientOptions.may_send``. ``accept``: told
@@ -59,15 +59,15 @@ class Exchange:
     method: str
     url: str
     fields: Fields = ()
-    body: Stretch | None = None
+    body: BodyStretch | None = None
     moved: Callable[[int], None] | None = None
-    informed: Callable[[int, Reply], None] | None = None
+    informed: Callable[[int, HttpReply], None] | None = None
     may_go: Callable[[], float] | None = None
-    accept: Callable[[Reply], Callable[[bytes], None] | None] | None = None
+    accept: Callable[[HttpReply], Callable[[bytes], None] | None] | None = None
 
 
 @frozen
-class Reply:
+class HttpReply:
     """An answer. ``fields``: names in lower case. ``body`` has a megabyte at most, the rest is dropped."""
 
     status: int

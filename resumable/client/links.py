@@ -22,7 +22,7 @@ import h11
 from attrs import frozen
 
 from resumable.client.effects import Lost
-from resumable.client.failures import BadOption, NotTrusted, TransferCancelled
+from resumable.client.exceptions import BadOption, NotTrusted, TransferCancelled
 
 if TYPE_CHECKING:
     import ssl
@@ -89,7 +89,7 @@ class Interrupt:
 
 
 @frozen
-class Origin:
+class LinkOrigin:
     """Where a URL leads."""
 
     scheme: str
@@ -103,13 +103,13 @@ class Origin:
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str) -> LinkOrigin:
     """The origin of an address of http or https."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     with suppress(UnicodeError):
         host = host.encode("idna").decode() if not host.isascii() else host
-    return Origin(parts.scheme, host, parts.port or PORTS[parts.scheme])
+    return LinkOrigin(parts.scheme, host, parts.port or PORTS[parts.scheme])
 
 
 def proxy_of(url: str, given: str | None) -> str | None:
@@ -200,7 +200,7 @@ class Connector:
                 raise
         raise trouble or Lost(f"the name {host} has no address")
 
-    def _secured(self, sock: socket.socket, origin: Origin, interrupt: Interrupt) -> socket.socket:
+    def _secured(self, sock: socket.socket, origin: LinkOrigin, interrupt: Interrupt) -> socket.socket:
         import ssl
 
         until = monotonic() + self._timeout
@@ -229,7 +229,7 @@ class Connector:
             tls.close()
             raise
 
-    def _tunnel(self, sock: socket.socket, origin: Origin, proxy: str, interrupt: Interrupt) -> None:
+    def _tunnel(self, sock: socket.socket, origin: LinkOrigin, proxy: str, interrupt: Interrupt) -> None:
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         target = f"{host}:{origin.port}"
         conn = h11.Connection(h11.CLIENT)

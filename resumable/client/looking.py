@@ -8,13 +8,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from resumable.client.effects import Exchange, Lost, Pause, Reply, Steps, Work
+from resumable.client.client_transfer import PACE, ClientTransfer
+from resumable.client.effects import Exchange, HttpReply, Lost, Pause, Steps, Work
 from resumable.client.events import Checked, Checking, Kept, Looked, Noted, Tiers
-from resumable.client.failures import ClientError, DigestDiffers, TransferRefused
+from resumable.client.exceptions import ClientError, DigestDiffers, TransferRefused
 from resumable.client.patience import judged
 from resumable.client.sources import HASHES, SendSource
 from resumable.client.speech import Speech
-from resumable.client.transfer import PACE, Transfer
 
 BETWEEN: Final = 1.0
 """Seconds between two looks, unless something else was asked for."""
@@ -22,7 +22,7 @@ WANTED: Final = ("Want-Repr-Digest", "sha-256=10, sha-512=5")
 _DIGEST: Final = re.compile(r"(?:^|,)\s*(sha-256|sha-512)=:([A-Za-z0-9+/=]+):")
 
 
-def look(transfer: Transfer, url: str) -> Steps[Tiers | None]:
+def look(transfer: ClientTransfer, url: str) -> Steps[Tiers | None]:
     """The status; None: the server has no such resource. Raises Lost and TransferRefused."""
     reply, _ = yield from transfer.ask(
         Exchange(method="GET", url=f"{url}/status", fields=[("Accept", "application/json")])
@@ -35,7 +35,7 @@ def look(transfer: Transfer, url: str) -> Steps[Tiers | None]:
         return None
 
 
-def watch(transfer: Transfer, url: Callable[[], str | None]) -> Steps[None]:
+def watch(transfer: ClientTransfer, url: Callable[[], str | None]) -> Steps[None]:
     """Tell of both tiers, until it is ended or the server has no such resource."""
     between = transfer.options.poll_status or BETWEEN
     while True:
@@ -52,7 +52,7 @@ def watch(transfer: Transfer, url: Callable[[], str | None]) -> Steps[None]:
         transfer.tell(Looked(source=transfer.name, tiers=tiers))
 
 
-def until_stored(transfer: Transfer, url: str) -> Steps[bool | None]:
+def until_stored(transfer: ClientTransfer, url: str) -> Steps[bool | None]:
     """Wait until every required remote has it. None: there are no remotes, or the server doesn't tell; False: a remote
     has failed, and it is up to the server's operator."""
     patience = transfer.patience()
@@ -80,7 +80,7 @@ def until_stored(transfer: Transfer, url: str) -> Steps[bool | None]:
 
 
 def verified(
-    transfer: Transfer, source: SendSource, url: str, speech: Speech, known: Mapping[str, bytes]
+    transfer: ClientTransfer, source: SendSource, url: str, speech: Speech, known: Mapping[str, bytes]
 ) -> Steps[tuple[str | None, bool]]:
     """The server's digest, and whether it was compared with ours; ``known``: those of ours that are computed already.
     Raises DigestDiffers."""
@@ -101,7 +101,7 @@ def verified(
     return text, True
 
 
-def digests(transfer: Transfer, source: SendSource, algorithms: list[str]) -> Steps[dict[str, bytes]]:
+def digests(transfer: ClientTransfer, source: SendSource, algorithms: list[str]) -> Steps[dict[str, bytes]]:
     """Of our own bytes."""
     total, last = source.size or 0, transfer.around.now()
 
@@ -115,7 +115,7 @@ def digests(transfer: Transfer, source: SendSource, algorithms: list[str]) -> St
     return found
 
 
-def _of_server(transfer: Transfer, url: str, speech: Speech) -> Steps[dict[str, bytes]]:
+def _of_server(transfer: ClientTransfer, url: str, speech: Speech) -> Steps[dict[str, bytes]]:
     try:
         reply, _ = yield from transfer.patiently(lambda: _asked(transfer, url, speech))
     except TransferRefused:
@@ -123,12 +123,12 @@ def _of_server(transfer: Transfer, url: str, speech: Speech) -> Steps[dict[str, 
     return told_digests(reply)
 
 
-def _asked(transfer: Transfer, url: str, speech: Speech) -> Steps[tuple[Reply, str]]:
+def _asked(transfer: ClientTransfer, url: str, speech: Speech) -> Steps[tuple[HttpReply, str]]:
     reply, url = yield from transfer.ask(Exchange(method="HEAD", url=url, fields=[*speech.asking(), WANTED]))
     return judged(reply, url), url
 
 
-def told_digests(reply: Reply) -> dict[str, bytes]:
+def told_digests(reply: HttpReply) -> dict[str, bytes]:
     """Those in Repr-Digest (RFC 9530) that are known here, the best first."""
     found = {}
     for name, value in _DIGEST.findall(reply.get("repr-digest") or ""):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from resumable.client.effects import Lost, Pause, Reply, Steps
+from resumable.client.effects import HttpReply, Lost, Pause, Steps
 from resumable.client.events import Recovered, Retried, TransferEvent, Waiting
-from resumable.client.failures import GaveUp, NotAuthorised, NotThere, SizeRefused, TransferRefused
+from resumable.client.exceptions import GaveUp, NotAuthorised, NothingThere, SizeRefused, TransferRefused
 
 SHORTEST, LONGEST = 0.5, 60.0
 """Seconds: the wait before the second try, and the longest that doubling leads to. Jitter takes up to half of it."""
@@ -30,7 +30,7 @@ class Failed(Lost):
         super().__init__(words)
 
 
-class Patience:
+class ClientPatience:
     """The retries of one transfer."""
 
     def __init__(
@@ -92,25 +92,25 @@ class Patience:
             self._since += self._now() - begun
 
 
-def judged(reply: Reply, url: str) -> Reply:
+def judged(reply: HttpReply, url: str) -> HttpReply:
     """The reply, if it is a success. Raises Failed if another try may do better, else TransferRefused."""
     if 200 <= reply.status < 300:
         return reply
     title, detail = problem(reply)
     if reply.status in _PASSING and not (reply.status == 507 and reply.get("retry-after") is None):
         raise Failed(f"{url} answers {reply.status}: {detail or title}", retry_after(reply))
-    kind = {401: NotAuthorised, 403: NotAuthorised, 404: NotThere, 410: NotThere, 413: SizeRefused}
+    kind = {401: NotAuthorised, 403: NotAuthorised, 404: NothingThere, 410: NothingThere, 413: SizeRefused}
     raise kind.get(reply.status, TransferRefused)(reply.status, title, detail, url)
 
 
-def is_of_the_way(reply: Reply) -> bool:
+def is_of_the_way(reply: HttpReply) -> bool:
     """Whether the answer says nothing about protocols: it may come from a guard, or from something on the way."""
     return reply.status in (401, 403, 407, 408, 413, 423, 425, 429) or (
         reply.status >= 500 and reply.status not in (501, 505)
     )
 
 
-def problem(reply: Reply) -> tuple[str, str]:
+def problem(reply: HttpReply) -> tuple[str, str]:
     """Title and detail, of a problem document (RFC 9457) or of a line of text."""
     from http import HTTPStatus
 
@@ -134,7 +134,7 @@ def problem(reply: Reply) -> tuple[str, str]:
     return title, "".join(c if c.isprintable() else " " for c in detail)
 
 
-def retry_after(reply: Reply) -> float | None:
+def retry_after(reply: HttpReply) -> float | None:
     """Seconds to wait, as the answer asks for; None: it doesn't."""
     value = reply.get("retry-after")
     if value is None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
+from resumable.client.client_transfer import ClientTransfer
 from resumable.client.effects import CutShort, Exchange, Lost, Steps, Work
 from resumable.client.events import StartedOver, Uploaded
-from resumable.client.failures import ClientError, DigestDiffers, SourceChanged
+from resumable.client.exceptions import ClientError, DigestDiffers, SourceChanged
 from resumable.client.patience import judged
-from resumable.client.sending import Sending
+from resumable.client.sending import SourceSending
 from resumable.client.sources import SendSource
 from resumable.client.speech import speech_of
 from resumable.client.state_file import StateFile, UploadEntry
-from resumable.client.transfer import Transfer
 
 
 def put_steps(
-    transfer: Transfer, source: SendSource, metadata: Mapping[str, str | bytes], fresh: bool
+    transfer: ClientTransfer, source: SendSource, metadata: Mapping[str, str | bytes], fresh: bool
 ) -> Steps[Uploaded]:
     """Send this source, and close it in the end. Raises every ClientError but those of downloads."""
     state, claim = transfer.state, None
@@ -29,7 +29,7 @@ def put_steps(
     try:
         claim = yield Work(lambda: state.claim(key, transfer.name))
         entry = yield from _entry(transfer, source, key, fresh)
-        sending = Sending(transfer, source, entry, metadata)
+        sending = SourceSending(transfer, source, entry, metadata)
         try:
             return (yield from sending.run())
         except DigestDiffers:
@@ -41,7 +41,7 @@ def put_steps(
             claim.release()
 
 
-def _entry(transfer: Transfer, source: SendSource, key: str, fresh: bool) -> Steps[UploadEntry]:
+def _entry(transfer: ClientTransfer, source: SendSource, key: str, fresh: bool) -> Steps[UploadEntry]:
     """The entry to go on with: that of the state file, if it is of this source as it is now, or a new one. Raises
     SourceChanged."""
     fingerprint = yield Work(source.fingerprint)
@@ -68,7 +68,7 @@ def _entry(transfer: Transfer, source: SendSource, key: str, fresh: bool) -> Ste
     )
 
 
-def discard(transfer: Transfer, entry: UploadEntry) -> Steps[None]:
+def discard(transfer: ClientTransfer, entry: UploadEntry) -> Steps[None]:
     """Forget an unfinished upload; the server is asked once to remove it, and otherwise lets it expire."""
     speech = speech_of(entry.protocol or "tus")
     for url in entry.urls:
@@ -77,7 +77,7 @@ def discard(transfer: Transfer, entry: UploadEntry) -> Steps[None]:
     yield Work(lambda: transfer.state.forget(entry.key))
 
 
-def remove_steps(transfer: Transfer, key: str) -> Steps[None]:
+def remove_steps(transfer: ClientTransfer, key: str) -> Steps[None]:
     """Remove an unfinished upload at the server, and forget it. Raises AlreadySending, TransferRefused, GaveUp."""
     state = transfer.state
     claim = yield Work(lambda: state.claim(key, transfer.name))
@@ -92,7 +92,7 @@ def remove_steps(transfer: Transfer, key: str) -> Steps[None]:
         claim.release()
 
 
-def _delete(transfer: Transfer, entry: UploadEntry, url: str) -> Steps[None]:
+def _delete(transfer: ClientTransfer, entry: UploadEntry, url: str) -> Steps[None]:
     speech = speech_of(entry.protocol or "tus")
     reply, _ = yield from transfer.ask(Exchange(method="DELETE", url=url, fields=speech.asking()))
     if reply.status not in (404, 410):

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
-from resumable.client.effects import CutShort, Exchange, Lost, Reply, Steps, Work
+from resumable.client.client_transfer import PACE, ClientTransfer
+from resumable.client.effects import CutShort, Exchange, HttpReply, Lost, Steps, Work
 from resumable.client.events import Begun, Checked, Downloaded, Noted, Received, StartedOver
-from resumable.client.failures import DigestDiffers, TargetExists, TargetUnwritable
+from resumable.client.exceptions import DigestDiffers, TargetExists, TargetUnwritable
 from resumable.client.looking import WANTED, digest_text, told_digests
 from resumable.client.patience import Failed, judged
 from resumable.client.sources import HASHES
 from resumable.client.state_file import StateFile
-from resumable.client.transfer import PACE, Transfer
 from resumable.protocol import names
 
 _RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
@@ -31,7 +31,7 @@ _EXTENDED: Final = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNO
 _PLAIN: Final = re.compile(r'filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]+))', re.IGNORECASE)
 
 
-def get_steps(transfer: Transfer, target: Path, overwrite: bool) -> Steps[Downloaded]:
+def get_steps(transfer: ClientTransfer, target: Path, overwrite: bool) -> Steps[Downloaded]:
     """Receive the transfer's address into ``target``, a file or a directory. Raises every ClientError but those of
     sources."""
     if (yield Work(lambda: _is_directory(target))):
@@ -54,7 +54,7 @@ def get_steps(transfer: Transfer, target: Path, overwrite: bool) -> Steps[Downlo
 class Receiving:
     """Receives into ``target`` + ".part". Raises TargetUnwritable."""
 
-    def __init__(self, transfer: Transfer, target: Path, overwrite: bool, key: str) -> None:
+    def __init__(self, transfer: ClientTransfer, target: Path, overwrite: bool, key: str) -> None:
         self._transfer, self._target, self._overwrite, self._key = transfer, target, overwrite, key
         self._part = target.with_name(f"{target.name}.part")
         self._file: BinaryIO | None = None
@@ -132,14 +132,14 @@ class Receiving:
             raise Failed(f"{url} ends after {self._offset} bytes, not {self._total}")
         self._whole = True
 
-    def _range(self, reply: Reply) -> int | None:
+    def _range(self, reply: HttpReply) -> int | None:
         """The length of the whole, if the answer's range goes on where we are."""
         found = _RANGE.fullmatch(reply.get("content-range") or "")
         if found is None or found[1] is None or found[3] == "*" or int(found[1]) != self._begun_at:
             return None
         return int(found[3])
 
-    def _accept(self, reply: Reply) -> Callable[[bytes], None] | None:
+    def _accept(self, reply: HttpReply) -> Callable[[bytes], None] | None:
         """Where the content goes. A 206 is what If-Range has allowed, a 200 is another file, or the first answer."""
         self._begun_at = self._offset
         if reply.status == 206:
@@ -161,7 +161,7 @@ class Receiving:
         self._tell_begun()
         return self._write
 
-    def _unsatisfiable(self, reply: Reply) -> Steps[None]:
+    def _unsatisfiable(self, reply: HttpReply) -> Steps[None]:
         """A 416: all is here, or what is here is no part of the file."""
         found = _RANGE.fullmatch(reply.get("content-range") or "")
         if found is not None and found[3] == str(self._offset):
@@ -272,7 +272,7 @@ class Receiving:
             raise TargetUnwritable(f"{self._target} can't be written: {error.strerror}") from error
 
 
-def safe_name(reply: Reply, url: str) -> str:
+def safe_name(reply: HttpReply, url: str) -> str:
     """The file name that an answer or else its URL gives; it names no path and hides nothing."""
     disposition = reply.get("content-disposition") or ""
     given = ""
@@ -285,7 +285,7 @@ def safe_name(reply: Reply, url: str) -> str:
     return found.lstrip(".") or "download"  # none that a shell or a file manager doesn't show
 
 
-def _name(transfer: Transfer) -> Steps[str]:
+def _name(transfer: ClientTransfer) -> Steps[str]:
     reply, url = yield from transfer.ask(Exchange(method="HEAD", url=transfer.address, fields=[("Accept", "*/*")]))
     return safe_name(judged(reply, url), url)
 

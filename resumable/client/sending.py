@@ -9,31 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from resumable.client.checksums import chosen_checksum, offered
+from resumable.client.client_transfer import ClientTransfer, Meter
 from resumable.client.effects import Exchange, Steps, Together, Work
 from resumable.client.events import Begun, Noted, Sent, Uploaded
-from resumable.client.failures import SourceChanged
+from resumable.client.exceptions import SourceChanged
 from resumable.client.looking import digests, until_stored, verified, watch
+from resumable.client.offers import chosen_checksum, offered
 from resumable.client.patience import judged
+from resumable.client.piece_bound import LateDigest, PieceBound
 from resumable.client.sources import SendSource
 from resumable.client.speech import Speech, ToCreate, TusSpeech, new_url, speech_of
 from resumable.client.state_file import UploadEntry
-from resumable.client.strand import LateDigest, Pieces, Strand
-from resumable.client.transfer import Meter, Transfer
+from resumable.client.strand import Strand
 
 SMALLEST_PART = 1 << 20
 """Bytes of a parallel part, at least."""
 Keep = Callable[[Strand], Steps[None]]
 
 
-class Sending:
+class SourceSending:
     """Sends ``source`` on from where ``entry`` says that it is."""
 
     def __init__(
-        self, transfer: Transfer, source: SendSource, entry: UploadEntry, metadata: Mapping[str, str | bytes]
+        self, transfer: ClientTransfer, source: SendSource, entry: UploadEntry, metadata: Mapping[str, str | bytes]
     ) -> None:
         self._transfer, self._source, self._entry, self._metadata = transfer, source, entry, metadata
-        self._pieces = Pieces(transfer, None)
+        self._pieces = PieceBound(transfer, None)
         self._meter = Meter(transfer, source.size)
         self._checksum: str | None = None
         self._ours: dict[str, bytes] = {}

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from attrs import frozen
 
-from resumable.client.failures import SourceChanged, SourceUnreadable
+from resumable.client.exceptions import SourceChanged, SourceUnreadable
 
 SAMPLES: Final = 16
 """Places of a file whose content is in its fingerprint, its start and end among them."""
@@ -64,11 +64,11 @@ class SendSource:
         """The server has the bytes before ``offset``."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """See `effects.Readable`."""
+        """See `effects.ByPosition`."""
         raise NotImplementedError
 
     def fileno(self) -> int | None:
-        """See `effects.Readable`."""
+        """See `effects.ByPosition`."""
         return None
 
     def digests(self, algorithms: Sequence[str], told: Told) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin
 
 from attrs import frozen
 
-from resumable.client.effects import Reply
+from resumable.client.effects import HttpReply
 from resumable.client.patience import Failed
 from resumable.protocol import metadata as metadatas
 
@@ -54,13 +54,13 @@ class Speech(Protocol):
     def creation(self, new: ToCreate) -> Pairs:
         """Fields of the POST."""
 
-    def speaks(self, reply: Reply) -> bool:
+    def speaks(self, reply: HttpReply) -> bool:
         """Whether the answer to a creation is this protocol's."""
 
     def asking(self) -> Pairs:
         """Fields of HEAD and DELETE."""
 
-    def standing(self, reply: Reply, expected: int | None) -> Standing:
+    def standing(self, reply: HttpReply, expected: int | None) -> Standing:
         """Read of a successful answer to HEAD, or PATCH, after which ``expected`` bytes are there if it doesn't say.
         Raises Failed."""
 
@@ -96,7 +96,7 @@ class TusSpeech:
             fields.append(("Upload-Metadata", metadatas.encode(pairs)))
         return fields
 
-    def speaks(self, reply: Reply) -> bool:
+    def speaks(self, reply: HttpReply) -> bool:
         """See `Speech`."""
         return reply.get("tus-resumable") is not None
 
@@ -104,7 +104,7 @@ class TusSpeech:
         """See `Speech`."""
         return [("Tus-Resumable", "1.0.0")]
 
-    def standing(self, reply: Reply, expected: int | None) -> Standing:
+    def standing(self, reply: HttpReply, expected: int | None) -> Standing:
         """See `Speech`."""
         offset, length = number(reply, "upload-offset"), number(reply, "upload-length")
         if offset is None:
@@ -150,7 +150,7 @@ class DraftSpeech:
             fields.append(announced(new.sha256))
         return fields
 
-    def speaks(self, reply: Reply) -> bool:
+    def speaks(self, reply: HttpReply) -> bool:
         """See `Speech`."""
         names = ("upload-complete", "upload-limit", "upload-draft-interop-version", "upload-offset")
         return any(reply.get(name) is not None for name in names)
@@ -159,7 +159,7 @@ class DraftSpeech:
         """See `Speech`."""
         return [self._version]
 
-    def standing(self, reply: Reply, expected: int | None) -> Standing:
+    def standing(self, reply: HttpReply, expected: int | None) -> Standing:
         """See `Speech`."""
         offset, length = number(reply, "upload-offset"), number(reply, "upload-length")
         if offset is None:
@@ -185,7 +185,7 @@ def speech_of(name: str) -> Speech:
     return DraftSpeech() if name == "draft" else TusSpeech()
 
 
-def new_url(base: str, reply: Reply) -> str:
+def new_url(base: str, reply: HttpReply) -> str:
     """The Location of the answer to a request at ``base``. Raises Failed."""
     location = reply.get("location")
     if not location:
@@ -201,7 +201,7 @@ def _host(url: str) -> str:
     return re.sub(r":\d+$", "", url.split("/")[2].rpartition("@")[2])
 
 
-def number(reply: Reply, name: str) -> int | None:
+def number(reply: HttpReply, name: str) -> int | None:
     """The size or offset in a field; None: there is none."""
     value = reply.get(name)
     return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 20 else None

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from attrs import asdict, define, field, frozen
 
-from resumable.client.failures import AlreadySending, StateUnusable
+from resumable.client.exceptions import AlreadySending, StateUnusable
 
 VERSION: Final = 1
 

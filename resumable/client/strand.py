@@ -12,61 +12,18 @@ from typing import Final
 
 from attrs import evolve
 
-from resumable.client.checksums import checksum_of
-from resumable.client.effects import CutShort, Exchange, Lost, Pause, Reply, Steps, Stretch, Work
-from resumable.client.events import PiecesShrunk, StartedOver
-from resumable.client.failures import DigestDiffers, NotResumable, NotThere, SizeRefused, SourceChanged
+from resumable.client.client_transfer import ClientTransfer, Meter
+from resumable.client.effects import BodyStretch, CutShort, Exchange, HttpReply, Lost, Steps, Work
+from resumable.client.events import StartedOver
+from resumable.client.exceptions import DigestDiffers, NothingThere, NotResumable, SizeRefused, SourceChanged
+from resumable.client.offers import checksum_of
 from resumable.client.patience import Failed, is_of_the_way, judged
+from resumable.client.piece_bound import LAST, WITH_CHECKSUM, LateDigest, PieceBound
 from resumable.client.sources import SendSource, Window
 from resumable.client.speech import Speech, Standing, ToCreate, announced, new_url, number, speech_of
-from resumable.client.transfer import Meter, Transfer
 
-SMALLEST: Final = 256 << 10
-"""Bytes: requests don't get shorter by themselves."""
-WITH_CHECKSUM: Final = 16 << 20
-"""Bytes of a request whose checksum must be known before it is sent."""
-LAST: Final = 1 << 20
-"""Bytes that wait for the digest of the whole."""
 AGAIN: Final = 3
 """How often an upload may be gone, or a checksum be wrong, with no byte acknowledged in between."""
-
-
-class Pieces:
-    """How long a request of this transfer may be; all its strands share it. ``most`` None: there is no bound."""
-
-    def __init__(self, transfer: Transfer, remembered: int | None) -> None:
-        self._transfer = transfer
-        known = [each for each in (transfer.options.chunk_size, remembered) if each is not None]
-        self.most = min(known) if known else None
-
-    def bound(self, most: int | None) -> None:
-        """No request may be longer than that."""
-        if most is not None and (self.most is None or most < self.most):
-            self.most = most
-
-    def shrink(self, refused: int) -> Steps[bool]:
-        """A request of ``refused`` bytes was too long for something on the way. False: none is short enough."""
-        if self.most is not None and self.most < refused:
-            return True  # another strand has met it
-        if refused <= SMALLEST:
-            return False
-        size = max(SMALLEST, refused // 2)
-        self.most = size
-        self._transfer.tell(PiecesShrunk(source=self._transfer.name, size=size))
-        yield Work(lambda: self._transfer.state.remember_piece(self._transfer.address, size))
-        return True
-
-
-class LateDigest:
-    """The SHA-256 of a whole source, which may still be computed. ``value`` None: it isn't known yet."""
-
-    value: bytes | None = None
-
-    def wait(self) -> Steps[bytes]:
-        """It, once it is known."""
-        while self.value is None:
-            yield Pause(0.1)
-        return self.value
 
 
 class Strand:
@@ -79,7 +36,7 @@ class Strand:
 
     def __init__(
         self,
-        transfer: Transfer,
+        transfer: ClientTransfer,
         source: SendSource,
         new: ToCreate,
         speech: Speech | None,
@@ -90,7 +47,7 @@ class Strand:
         begun: Callable[[Strand, int, bool], None],
         checksum: str | None,
         late: LateDigest | None,
-        pieces: Pieces,
+        pieces: PieceBound,
         meter: Meter,
     ) -> None:
         self.url, self.speech, self.resumed_from = url, speech, 0
@@ -119,7 +76,7 @@ class Strand:
                     yield from self._locate()
                 elif (yield from self._append(self._standing)):
                     return
-            except NotThere as gone:
+            except NothingThere as gone:
                 yield from self._start_over(gone)
             except Lost as trouble:
                 self._standing = None
@@ -138,10 +95,10 @@ class Strand:
         self._learn(evolve(standing, length=self.size if standing.length is None else standing.length))
         self._begin(resumed=False)
 
-    def _creation(self) -> Steps[tuple[Reply, str, Speech]]:
+    def _creation(self) -> Steps[tuple[HttpReply, str, Speech]]:
         """The answer to the creation, by the first protocol that is spoken there."""
         asked = self._transfer.options.protocol
-        refused: list[tuple[Reply, str]] = []
+        refused: list[tuple[HttpReply, str]] = []
         for name in _names(asked, self.speech):
             speech = speech_of(name)
             exchange = Exchange(method="POST", url=self._transfer.address, fields=speech.creation(self._new))
@@ -198,7 +155,7 @@ class Strand:
             self._patience.moved()
         self._source.acknowledge(self._start + standing.offset)
 
-    def _start_over(self, gone: NotThere) -> Steps[None]:
+    def _start_over(self, gone: NothingThere) -> Steps[None]:
         """The upload isn't there any more."""
         self._losses += 1
         if self.url is None or self._losses > AGAIN or (self._source.size is None and self._highest > 0):
@@ -215,7 +172,7 @@ class Strand:
             return True
         window = yield from self._window(standing.offset)
         total = standing.offset + window.size if window.last else None
-        body = Stretch(self._source, self._start + standing.offset, window.size)
+        body = BodyStretch(self._source, self._start + standing.offset, window.size)
         reply = yield from self._patch(standing, body, window, total)
         if reply is None:
             return False
@@ -231,7 +188,9 @@ class Strand:
         self._learn(evolve(now, length=standing.length if total is None else total, complete=ended))
         return ended
 
-    def _patch(self, standing: Standing, body: Stretch, window: Window, total: int | None) -> Steps[Reply | None]:
+    def _patch(
+        self, standing: Standing, body: BodyStretch, window: Window, total: int | None
+    ) -> Steps[HttpReply | None]:
         """The answer of a success; None: the request was too long, and the next is shorter."""
         assert self.url is not None and self.speech is not None
         checksum = None
@@ -244,7 +203,7 @@ class Strand:
         def moved(count: int) -> None:
             self._meter.flying(self, max(0, standing.offset + count - told))
 
-        def informed(_: int, interim: Reply) -> None:
+        def informed(_: int, interim: HttpReply) -> None:
             nonlocal told
             assert self.speech is not None
             offset = number(interim, "upload-offset")
@@ -300,7 +259,7 @@ class Strand:
             size = max(0, left - LAST) or size  # the digest is computed while these bytes go, and goes with the last
         return Window(size, size == left)
 
-    def _is_ours(self, reply: Reply) -> bool:
+    def _is_ours(self, reply: HttpReply) -> bool:
         """Whether the upload server itself has answered, and nothing before it."""
         assert self.speech is not None
         return self.speech.speaks(reply) and "problem+json" in (reply.get("content-type") or "problem+json")
@@ -313,5 +272,5 @@ def _names(asked: str, known: Speech | None) -> list[str]:
     return ["tus", "draft"] if asked == "auto" else [asked]
 
 
-def _is_mismatch(reply: Reply) -> bool:
+def _is_mismatch(reply: HttpReply) -> bool:
     return reply.status == 460 or (reply.status == 400 and b"#digest-mismatching-values" in reply.body)

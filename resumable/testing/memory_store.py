@@ -32,7 +32,7 @@ SMALL = PartLimits(smallest_part=64, largest_part=1 << 20, parts=1000, largest_o
 
 
 @frozen
-class Kept:
+class KeptObject:
     """An object. ``blocks``: the names of the parts that it was made of, where these aren't numbered."""
 
     data: bytes
@@ -84,7 +84,7 @@ class MemoryStore:
         self.part_objects = part_objects
         self.copies_ranges = copies_ranges
         self.lifetime = lifetime
-        self.objects: dict[str, Kept] = {}
+        self.objects: dict[str, KeptObject] = {}
         self.sent: Counter[str] = Counter()
         self.fates: deque[Fate] = deque()
         self.fates_of: defaultdict[str, deque[Fate]] = defaultdict(deque)
@@ -342,7 +342,7 @@ class MemoryStore:
         blocks: Mapping[str, bytes] | None = None,
     ) -> None:
         given = properties or ObjectProperties("", "", {})
-        self.objects[key] = Kept(
+        self.objects[key] = KeptObject(
             data, self._now(), self._name(), given.upload_id, given.token, dict(given.metadata), blocks or {}
         )
         self._blocks.pop(key, None)

@@ -19,7 +19,7 @@ from resumable.spool import Spool
 
 
 @frozen
-class Recovered:
+class UploadsRecovered:
     """Numbers of uploads whose offset moved on, of files set aside, and of files that can't be proven."""
 
     adopted: int
@@ -36,7 +36,7 @@ def recover(
     *,
     asks: bool = False,
     planned: Callable[[Upload], Place | None] = lambda _: None,
-) -> Recovered:
+) -> UploadsRecovered:
     """Blocks; before anything is served. Raises CatalogUnavailable, OSError.
 
     ``asks``: whether a hook has to be asked before an upload is finished. Then its last byte is not adopted: its
@@ -57,7 +57,7 @@ def recover(
     # A machine that can't name its boots can't tell a kill from a power loss.
     candidates = catalog.adoptable(boot_id) if boot_id else []
     adopted = sum(_adopt(catalog, spool, upload, now, asks, planned) for upload in candidates)
-    return Recovered(adopted=adopted, orphans=len(unknown), lost=lost)
+    return UploadsRecovered(adopted=adopted, orphans=len(unknown), lost=lost)
 
 
 def _adopt(

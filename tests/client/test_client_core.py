@@ -15,8 +15,8 @@ from resumable.client import (
     DigestDiffers,
     GaveUp,
     NotAuthorised,
+    NothingThere,
     NotResumable,
-    NotThere,
     SizeRefused,
     SourceChanged,
     TransferRefused,
@@ -73,7 +73,7 @@ def test_an_address_that_speaks_neither_is_told_in_words(world: World, asked: st
 
 def test_an_address_with_nothing_is_not_there(world: World) -> None:
     world.speaks = ()
-    with pytest.raises(NotThere):
+    with pytest.raises(NothingThere):
         world.put(DATA)
 
 
@@ -184,7 +184,7 @@ def test_an_upload_that_is_gone_is_begun_anew_and_that_is_told(world: World, sta
 
 def test_an_upload_that_is_always_gone_is_given_up(world: World) -> None:
     world.before = lambda exchange: world.fails(answer(404)) if exchange.method == "PATCH" else None
-    with pytest.raises(NotThere):
+    with pytest.raises(NothingThere):
         world.put(DATA)
     assert world.methods().count("POST") == 4
 

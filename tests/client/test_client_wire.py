@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from resumable.client import TransferCancelled, wire
-from resumable.client.effects import CutShort, Exchange, Lost, Reply, Stretch
+from resumable.client import TransferCancelled, one_request
+from resumable.client.effects import BodyStretch, CutShort, Exchange, HttpReply, Lost
 from resumable.client.links import Connector, Interrupt, proxy_of, tls_context
 from resumable.client.pace import TokenBucket
 from resumable.client.sources import BytesSource, FileSource, SendSource
@@ -48,7 +48,7 @@ def a_wire(timeout: float = 60.0, proxy: str | None = "", bucket: TokenBucket | 
 
 def patch(url: str, source: SendSource, **more: Callable[..., object]) -> Exchange:
     assert source.size is not None
-    return Exchange(method="PATCH", url=url, body=Stretch(source, 0, source.size), **more)  # type: ignore[arg-type]
+    return Exchange(method="PATCH", url=url, body=BodyStretch(source, 0, source.size), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["file", "bytes"])
@@ -65,7 +65,9 @@ def test_content_arrives_as_it_is_and_progress_is_told(kind: str, directory: Pat
     source = FileSource(path) if kind == "file" else BytesSource(DATA)
     moved: list[int] = []
     with raw_server(serve) as server:
-        exchange = Exchange(method="PATCH", url=server.url, body=Stretch(source, 5, len(DATA) - 5), moved=moved.append)
+        exchange = Exchange(
+            method="PATCH", url=server.url, body=BodyStretch(source, 5, len(DATA) - 5), moved=moved.append
+        )
         assert a_wire().exchange(exchange, interrupt).status == 204
     assert got == [DATA[5:]]
     assert moved == sorted(moved) and moved[-1] == len(DATA) - 5
@@ -81,7 +83,7 @@ def test_informational_responses_are_told_and_are_not_the_answer(interrupt: Inte
 
     told: list[tuple[int, str | None]] = []
 
-    def informed(status: int, reply: Reply) -> None:
+    def informed(status: int, reply: HttpReply) -> None:
         told.append((status, reply.get("upload-offset")))
 
     with raw_server(serve) as server:
@@ -178,7 +180,7 @@ def test_a_transfer_ends_when_it_is_interrupted_from_another_thread(interrupt: I
 def test_sending_is_cut_when_nothing_may_be_sent_any_more(
     interrupt: Interrupt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "ASK", 0.0)
+    monkeypatch.setattr(one_request, "ASK", 0.0)
 
     def serve(server: RawServer, connection: socket.socket) -> None:
         server.head(connection)

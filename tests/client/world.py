@@ -11,13 +11,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from resumable.client.effects import CutShort, Effect, Exchange, Lost, Pause, Reply, Steps, Together, Work
+from resumable.client.client_options import ClientOptions
+from resumable.client.client_transfer import ClientTransfer, Surroundings
+from resumable.client.effects import CutShort, Effect, Exchange, HttpReply, Lost, Pause, Steps, Together, Work
 from resumable.client.events import TransferEvent
 from resumable.client.putting import put_steps
-from resumable.client.settings import ClientOptions
 from resumable.client.sources import BytesSource, SendSource
 from resumable.client.state_file import StateFile
-from resumable.client.transfer import Surroundings, Transfer
 
 BASE = "http://server/files/"
 
@@ -28,7 +28,7 @@ class Fault:
     in place of the server's, None: there is none; ``done``: the server does it all the same."""
 
     arrives: int | None = 0
-    reply: Reply | None = None
+    reply: HttpReply | None = None
     done: bool = False
     cut: float | None = None
 
@@ -44,7 +44,7 @@ def cut_after(count: int) -> Fault:
 
 def answer(status: int, *fields: tuple[str, str], body: bytes = b"") -> Fault:
     """Something on the way answers, and the server isn't reached."""
-    return Fault(reply=Reply(status, fields, body))
+    return Fault(reply=HttpReply(status, fields, body))
 
 
 @define
@@ -94,10 +94,10 @@ class World:
 
     # -- the client
 
-    def transfer(self, options: ClientOptions | None = None, name: str = "it", address: str = BASE) -> Transfer:
+    def transfer(self, options: ClientOptions | None = None, name: str = "it", address: str = BASE) -> ClientTransfer:
         """A transfer in this world."""
         around = Surroundings(wall=lambda: self.now, now=lambda: self.now, random=lambda: 1.0)
-        return Transfer(name, address, options or ClientOptions(), self.state, self.events.append, around)
+        return ClientTransfer(name, address, options or ClientOptions(), self.state, self.events.append, around)
 
     def put(self, source: SendSource | bytes, options: ClientOptions | None = None, fresh: bool = False) -> Any:
         """Send it, to the end."""
@@ -143,13 +143,13 @@ class World:
         assert isinstance(effect, Together)
         return self._all(effect.steps)
 
-    def _exchange(self, exchange: Exchange) -> Reply:
+    def _exchange(self, exchange: Exchange) -> HttpReply:
         self.before(exchange)
         self.requests.append(exchange)
         self.now += 0.01
         size = exchange.body.size if exchange.body else 0
         if self.most is not None and size > self.most:
-            return Reply(413, [("content-type", "text/html")], b"<h1>Request Entity Too Large</h1>")
+            return HttpReply(413, [("content-type", "text/html")], b"<h1>Request Entity Too Large</h1>")
         fault = next(self.faults, None)
         if fault is None:
             return self._served(exchange, None)
@@ -163,34 +163,36 @@ class World:
 
     # -- the server
 
-    def _served(self, exchange: Exchange, arrives: int | None) -> Reply:
+    def _served(self, exchange: Exchange, arrives: int | None) -> HttpReply:
         fields = {name.lower(): value for name, value in exchange.fields}
         protocol = "tus" if "tus-resumable" in fields else "draft" if "upload-draft-interop-version" in fields else ""
         if protocol not in self.speaks and protocol:
-            return Reply(404)
+            return HttpReply(404)
         said = [("tus-resumable", "1.0.0")] if protocol == "tus" else [("upload-draft-interop-version", "10")]
         if exchange.url.endswith("/status"):
             return self._status(exchange.url.removesuffix("/status"))
         if exchange.method == "OPTIONS":
             extensions = "creation,checksum" + (",concatenation" if self.concatenates else "")
             wanted = [("want-repr-digest", "sha-256=10, sha-512=9")] if self.digests else []
-            return Reply(204, [*said, ("tus-extension", extensions), ("tus-checksum-algorithm", self.checks), *wanted])
+            return HttpReply(
+                204, [*said, ("tus-extension", extensions), ("tus-checksum-algorithm", self.checks), *wanted]
+            )
         if exchange.method == "POST":
             return self._create(fields, said)
         upload = self.uploads.get(exchange.url)
         if upload is None:
-            return Reply(404, said)
+            return HttpReply(404, said)
         if exchange.method == "DELETE":
             del self.uploads[exchange.url]
-            return Reply(204, said)
+            return HttpReply(204, said)
         if exchange.method == "PATCH":
             return self._append(exchange, fields, upload, said, arrives)
         assert exchange.method == "HEAD"
         told = self._digest(upload) if upload.complete and self.digests else []
         length = [] if upload.length is None else [("upload-length", str(upload.length))]
-        return Reply(200, [*said, *self._offset(upload, protocol), *length, *told])
+        return HttpReply(200, [*said, *self._offset(upload, protocol), *length, *told])
 
-    def _create(self, fields: dict[str, str], said: list[tuple[str, str]]) -> Reply:
+    def _create(self, fields: dict[str, str], said: list[tuple[str, str]]) -> HttpReply:
         concat = fields.get("upload-concat", "")
         length = int(fields["upload-length"]) if "upload-length" in fields else None
         upload = ModelUpload(length, fields.get("upload-metadata"), partial=concat == "partial")
@@ -203,7 +205,7 @@ class World:
         url = f"{BASE}{len(self.uploads) + len(self.requests)}"
         self.uploads[url] = upload
         limit = [("upload-limit", self.limit)] if self.limit else []
-        return Reply(201, [*said, ("location", url), *limit])
+        return HttpReply(201, [*said, ("location", url), *limit])
 
     def _append(
         self,
@@ -212,11 +214,11 @@ class World:
         upload: ModelUpload,
         said: list[tuple[str, str]],
         arrives: int | None,
-    ) -> Reply:
+    ) -> HttpReply:
         body = exchange.body
         assert body is not None
         if int(fields["upload-offset"]) != len(upload.data) or upload.complete:
-            return Reply(409, said)
+            return HttpReply(409, said)
         if "upload-length" in fields:
             upload.length = int(fields["upload-length"])
         content = body.source.read(body.offset, body.size)
@@ -225,7 +227,7 @@ class World:
         if "upload-checksum" in fields:
             algorithm, value = fields["upload-checksum"].split()
             if arrives is not None and arrives < body.size:
-                return Reply(460, said)
+                return HttpReply(460, said)
             if algorithm in ("sha1", "sha256"):
                 assert b64decode(value) == hashlib.new(algorithm, content).digest()
         upload.data += kept
@@ -241,10 +243,10 @@ class World:
             upload.complete = False
             if "tus-resumable" in fields:
                 del upload.data[-1]
-                return Reply(460, said)
+                return HttpReply(460, said)
             kind = b'{"type": "https://iana.org/assignments/http-problem-types#digest-mismatching-values"}'
-            return Reply(400, said, kind)
-        return Reply(204, [*said, *self._offset(upload, "tus" if "tus-resumable" in fields else "draft")])
+            return HttpReply(400, said, kind)
+        return HttpReply(204, [*said, *self._offset(upload, "tus" if "tus-resumable" in fields else "draft")])
 
     @staticmethod
     def _offset(upload: ModelUpload, protocol: str) -> list[tuple[str, str]]:
@@ -255,14 +257,14 @@ class World:
     def _digest(upload: ModelUpload) -> list[tuple[str, str]]:
         return [("repr-digest", f"sha-256=:{b64encode(hashlib.sha256(upload.data).digest()).decode()}:")]
 
-    def _status(self, url: str) -> Reply:
+    def _status(self, url: str) -> HttpReply:
         upload = self.uploads.get(url)
         if not self.status or upload is None:
-            return Reply(404)
+            return HttpReply(404)
         replica = {"required": True, "state": "open", "sent": 1, "confirmed": 1, "trouble": None}
         state = {"state": "stored" if upload.complete else "uploading", "length": upload.length, "digest": None}
         body = {**state, "received": len(upload.data), "durable": len(upload.data), "replicas": [replica]}
-        return Reply(200, [("content-type", "application/json")], json.dumps(body).encode())
+        return HttpReply(200, [("content-type", "application/json")], json.dumps(body).encode())
 
 
 def new_world(directory: Path, **more: Any) -> World:

@@ -44,7 +44,7 @@ from resumable.uploads.finishing import CreationCut
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Reclaimer
 from resumable.uploads.limits import IQuota, NoQuota, Space, UploadLimits
-from resumable.uploads.recovery import Recovered, recover
+from resumable.uploads.recovery import UploadsRecovered, recover
 from resumable.uploads.uploads import Uploads
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.machine import Machine, MachineDisk, content
@@ -201,7 +201,7 @@ class Server:
             self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids)), pool=self.pool
         )
         self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
-        self.recovered: Recovered | None = None
+        self.recovered: UploadsRecovered | None = None
 
     # the run
 

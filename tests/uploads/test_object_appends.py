@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from resumable.spool.objects.append_parts import AT_ONCE
 from resumable.spool.objects.object_sink import ObjectSink, ScratchFile
 from resumable.testing.memory_catalog import Fate
-from resumable.testing.memory_store import Kept
+from resumable.testing.memory_store import KeptObject
 from resumable.uploads.append import PAUSE
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import pattern
@@ -119,7 +119,7 @@ class TestWholeFiles:
     def test_an_object_of_somebody_else_stays(self, cluster):
         engine, data = cluster.engine(), pattern(LONG)
         upload_id = engine.create(LONG).value.id
-        cluster.bucket.objects[f"{PREFIX}{upload_id}"] = Kept(b"theirs", 0.0, "1", "another", "theirs")
+        cluster.bucket.objects[f"{PREFIX}{upload_id}"] = KeptObject(b"theirs", 0.0, "1", "another", "theirs")
         assert engine.patch(upload_id, 0, data).value.finished, "its bytes are kept all the same"
         cluster.advance(30)
         assert cluster.object(upload_id) == b"theirs"

@@ -10,7 +10,7 @@ import pytest
 
 from resumable.model.upload import GoneReason
 from resumable.protocol.errors import Gone, NotFound
-from resumable.uploads.recovery import Recovered
+from resumable.uploads.recovery import UploadsRecovered
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import LONG, ORPHANS, UPLOADS, pattern, sha1, told
 from tests.uploads.machine import content
@@ -37,7 +37,7 @@ def test_what_was_written_before_a_kill_is_adopted(serve, machine):
     upload_id = dies_receiving(serve())
     after = machine.after_kill()
     server = serve(after)
-    assert server.recovered == Recovered(adopted=1, orphans=0, lost=0)
+    assert server.recovered == UploadsRecovered(adopted=1, orphans=0, lost=0)
     assert server.head(upload_id).value.offset == len(DATA)
     # synced first: the sync comes before the COMMIT
     assert after.trace.index("fdatasync") < len(after.trace) - 1 - after.trace[::-1].index("COMMIT")
@@ -183,7 +183,7 @@ def test_a_file_that_no_record_knows_is_set_aside(serve, machine):
     server.bury()
     (name,) = set(machine.disk.names(UPLOADS)) - {".resumable"}
     server = serve(machine.after_kill())
-    assert server.recovered == Recovered(adopted=0, orphans=1, lost=0)
+    assert server.recovered == UploadsRecovered(adopted=0, orphans=1, lost=0)
     assert server.names() == set()
     assert server.names(ORPHANS) == {name}
     assert isinstance(server.head(name).error, NotFound)
@@ -198,7 +198,7 @@ def test_without_a_catalog_every_data_file_answers_410(serve, machine):
     for name in os.listdir(after.catalog_directory):
         os.unlink(after.catalog_directory / name)
     server = serve(after)
-    assert server.recovered == Recovered(adopted=0, orphans=0, lost=1)
+    assert server.recovered == UploadsRecovered(adopted=0, orphans=0, lost=1)
     assert isinstance(server.head(upload_id).error, Gone)
     assert server.row(upload_id).gone is GoneReason.LOST
     server.sweep()
@@ -233,7 +233,7 @@ def test_a_graceful_stop_leaves_nothing_to_recover(serve, machine):
     body.arrive(DATA)
     server.stop()
     server = serve(machine.after_kill())
-    assert server.recovered == Recovered(adopted=0, orphans=0, lost=0)
+    assert server.recovered == UploadsRecovered(adopted=0, orphans=0, lost=0)
     assert server.head(upload_id).value.offset == len(DATA)
 
 

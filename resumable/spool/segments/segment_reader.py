@@ -30,12 +30,12 @@ ATTEMPTS: Final = 3
 GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 
 
-class Moved(Exception):
+class SegmentsMoved(Exception):
     """A file of the layout is missing or short: there may be another layout by now."""
 
 
 def open_piece(names: SegmentDirectory, path: str, size: int) -> int:
-    """A descriptor of a file that has at least ``size`` bytes. Raises Moved, OSError."""
+    """A descriptor of a file that has at least ``size`` bytes. Raises SegmentsMoved, OSError."""
     try:
         fd = names.disk.open(path, read_only=True)
         try:
@@ -45,18 +45,18 @@ def open_piece(names: SegmentDirectory, path: str, size: int) -> int:
             raise
     except OSError as error:
         if error.errno in GONE:
-            raise Moved(f"{path} is missing") from None
+            raise SegmentsMoved(f"{path} is missing") from None
         raise
     if found < size:
         names.disk.close(fd)
-        raise Moved(f"{path} has {found} bytes, not {size}")
+        raise SegmentsMoved(f"{path} has {found} bytes, not {size}")
     return fd
 
 
 def stretches(layout: Layout, start: int, end: int) -> Iterator[tuple[Segment, int, int]]:
     """The pieces of an upload from ``start`` to ``end``: each a segment, the offset in its file, and a size.
 
-    Raises Moved for a layout that lacks some of them.
+    Raises SegmentsMoved for a layout that lacks some of them.
     """
     at = max(0, bisect_right(layout.segments, start, key=lambda segment: segment.start) - 1)
     for segment in layout.segments[at:]:
@@ -68,11 +68,11 @@ def stretches(layout: Layout, start: int, end: int) -> Iterator[tuple[Segment, i
         yield segment, start - segment.start, size
         start += size
     if start < end:
-        raise Moved("the layout lacks bytes")
+        raise SegmentsMoved("the layout lacks bytes")
 
 
 def read_pieces(names: SegmentDirectory, layout: Layout, start: int, size: int) -> bytes:
-    """The committed bytes from ``start`` on, fewer only at the end of them. Blocks. Raises Moved, OSError."""
+    """The committed bytes from ``start`` on, fewer only at the end of them. Blocks. Raises SegmentsMoved, OSError."""
     end = min(start + size, layout.offset)
     if start >= end:
         return b""
@@ -91,12 +91,12 @@ def _read_file(names: SegmentDirectory, path: str, offset: int, size: int, least
         data = names.disk.read(fd, size, offset)
     except OSError as error:
         if error.errno in GONE:
-            raise Moved(f"{path} is gone") from None
+            raise SegmentsMoved(f"{path} is gone") from None
         raise
     finally:
         names.disk.close(fd)
     if len(data) < size:
-        raise Moved(f"{path} is short")
+        raise SegmentsMoved(f"{path} is short")
     return data
 
 
@@ -236,7 +236,7 @@ class PiecesLoan(Loan):
         """See `Loan.read`. Raises NotReadable too."""
         try:
             return read_pieces(self._names, self._layout, offset, size)
-        except Moved as moved:
+        except SegmentsMoved as moved:
             raise NotReadable(self._layout.upload_id, str(moved)) from None
 
 
@@ -296,7 +296,7 @@ class PiecesReader(Reader):
         for attempt in range(ATTEMPTS):
             try:
                 return await self._pool.run(read_pieces, self._names, self._layout, offset, size)
-            except Moved as moved:
+            except SegmentsMoved as moved:
                 if attempt == ATTEMPTS - 1:
                     raise NotReadable(self._layout.upload_id, str(moved)) from None
                 layout = await self._layout_of(self._layout.upload_id)

@@ -36,8 +36,8 @@ from resumable.spool.segments.segment_file import OwnSegments, SegmentFile, cont
 from resumable.spool.segments.segment_reader import (
     ATTEMPTS,
     ClampedReader,
-    Moved,
     PiecesReader,
+    SegmentsMoved,
     open_piece,
     read_pieces,
 )
@@ -285,7 +285,7 @@ class SegmentSpool:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path(upload_id))
             try:
                 return await self._pool.run(work, layout)
-            except Moved as moved:
+            except SegmentsMoved as moved:
                 reason = str(moved)
         raise NotReadable(upload_id, reason)
 
@@ -324,7 +324,7 @@ class SegmentSpool:
     def _read_one(self, layout: Layout | None, size: int) -> bytes | None:
         try:
             return None if layout is None else read_pieces(self.names, layout, 0, size)
-        except (OSError, Moved):
+        except (OSError, SegmentsMoved):
             return None
 
     # -- removing

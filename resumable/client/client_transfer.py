@@ -13,11 +13,11 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from attrs import evolve, frozen
 
-from resumable.client.effects import Exchange, Lost, Reply, Steps
+from resumable.client.client_options import ClientOptions, web_address
+from resumable.client.effects import Exchange, HttpReply, Lost, Steps
 from resumable.client.events import Moved, TransferEvent
-from resumable.client.failures import BadOption
-from resumable.client.patience import Patience
-from resumable.client.settings import ClientOptions, web_address
+from resumable.client.exceptions import BadOption
+from resumable.client.patience import ClientPatience
 from resumable.client.speech import Pairs
 from resumable.client.state_file import StateFile
 
@@ -37,7 +37,7 @@ class Surroundings:
     random: Callable[[], float]
 
 
-class Transfer:
+class ClientTransfer:
     """One call of put or get. ``address`` may have a user and a password. Raises BadOption."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Transfer:
         self.name, self.options, self.state, self.tell, self.around = name, options, state, tell, around
         parts = urlsplit(web_address(address))
         host = parts.netloc.rpartition("@")[2]
-        self.address = urlunsplit(parts._replace(netloc=host, fragment=""))
+        self.address = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
         self._user = options.user
         if self._user is None and parts.username is not None:
             self._user = unquote(parts.username), unquote(parts.password or "")
@@ -64,10 +64,10 @@ class Transfer:
         """Since it began."""
         return self.around.now() - self.begun
 
-    def patience(self) -> Patience:
+    def patience(self) -> ClientPatience:
         """The retries of one strand of it."""
         options, around = self.options, self.around
-        return Patience(self.name, options.retry_for, options.may_send, self.tell, around.now, around.random)
+        return ClientPatience(self.name, options.retry_for, options.may_send, self.tell, around.now, around.random)
 
     def patiently(self, steps: Callable[[], Steps[T]]) -> Steps[T]:
         """The result of these steps, tried again while that may help. Raises GaveUp."""
@@ -79,7 +79,7 @@ class Transfer:
             except Lost as trouble:
                 yield from patience.after(trouble)
 
-    def ask(self, exchange: Exchange) -> Steps[tuple[Reply, str]]:
+    def ask(self, exchange: Exchange) -> Steps[tuple[HttpReply, str]]:
         """The answer, and the URL that gave it: redirections are followed."""
         url = exchange.url
         for _ in range(REDIRECTS):
@@ -87,7 +87,7 @@ class Transfer:
             given = {name.lower() for name, _ in exchange.fields} | {name.lower() for name in self.options.headers}
             if "user-agent" not in given:
                 fields.insert(0, ("User-Agent", "resumable"))
-            reply: Reply = yield evolve(exchange, url=url, fields=fields)
+            reply: HttpReply = yield evolve(exchange, url=url, fields=fields)
             location = reply.get("location")
             if reply.status not in (301, 302, 307, 308) or location is None:
                 return reply, url
@@ -115,7 +115,7 @@ class Meter:
     ``run`` counts bytes of this run only, each once, also where some had to be sent again.
     """
 
-    def __init__(self, transfer: Transfer, total: int | None) -> None:
+    def __init__(self, transfer: ClientTransfer, total: int | None) -> None:
         self.total = total
         self._transfer = transfer
         self._acknowledged: dict[object, int] = {}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from resumable.client.failures import BadOption
+from resumable.client.exceptions import BadOption
 
 PROTOCOLS: Final = ("auto", "tus", "draft")
 CHECKSUMS: Final = ("auto", "sha256", "crc32c", "sha1")

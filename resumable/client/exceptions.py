@@ -4,7 +4,7 @@
   + BadOption
   + TransferRefused
     - NotAuthorised
-    - NotThere
+    - NothingThere
     - SizeRefused
   + NotResumable
   + NotTrusted
@@ -44,7 +44,7 @@ class NotAuthorised(TransferRefused):
     """401 or 403: no token or password, or one without the right."""
 
 
-class NotThere(TransferRefused):
+class NothingThere(TransferRefused):
     """404 or 410: nothing is at this address."""
 
 

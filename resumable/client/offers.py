@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from resumable.client.effects import Exchange, Steps, Stretch
+from resumable.client.client_transfer import ClientTransfer
+from resumable.client.effects import BodyStretch, Exchange, Steps
 from resumable.client.events import Noted
 from resumable.client.patience import is_of_the_way, judged
-from resumable.client.transfer import Transfer
 
 BEST: Final = ("crc32c", "sha256", "sha1")
 """What "auto" takes, the cheapest first."""
@@ -27,7 +27,7 @@ class Offered:
     digests: bool
 
 
-def offered(transfer: Transfer) -> Steps[Offered]:
+def offered(transfer: ClientTransfer) -> Steps[Offered]:
     """What the server offers."""
     exchange = Exchange(method="OPTIONS", url=transfer.address, fields=[("Tus-Resumable", "1.0.0")])
     reply, url = yield from transfer.ask(exchange)
@@ -40,7 +40,7 @@ def offered(transfer: Transfer) -> Steps[Offered]:
     )
 
 
-def chosen_checksum(transfer: Transfer, algorithms: frozenset[str]) -> str | None:
+def chosen_checksum(transfer: ClientTransfer, algorithms: frozenset[str]) -> str | None:
     """The algorithm for the requests; None, with a note: the server offers none that was asked for."""
     asked = transfer.options.checksum
     if asked is None:
@@ -52,7 +52,7 @@ def chosen_checksum(transfer: Transfer, algorithms: frozenset[str]) -> str | Non
     return found
 
 
-def checksum_of(algorithm: str, body: Stretch) -> bytes:
+def checksum_of(algorithm: str, body: BodyStretch) -> bytes:
     """Of these bytes. Blocks."""
     running: Any
     if algorithm == "crc32c":
