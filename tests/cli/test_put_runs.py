@@ -107,7 +107,7 @@ def test_a_file_that_fails_leaves_the_others_alone() -> None:
 
 REFUSED = client.NotAuthorised(401, "no token", "no token", URL)
 FORBIDDEN = client.NotAuthorised(403, "not this one", "not this one", URL)
-AWAY = client.NotThere(404, "nothing", "nothing", URL)
+AWAY = client.NothingThere(404, "nothing", "nothing", URL)
 
 
 @pytest.mark.parametrize(
