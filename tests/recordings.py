@@ -177,7 +177,8 @@ def drawn(frames: Sequence[Frame], title: str) -> str:
     ]
     for number, frame in enumerate(frames):
         parts.append(f'<g transform="translate({MARGIN} {number * height + MARGIN})">')
-        parts += [_line(line, row) for row, line in enumerate(frame.lines[-HEIGHT:]) if line]
+        lines = "\n".join(frame.lines).rstrip().split("\n")[-HEIGHT:]
+        parts += [_line(line, row) for row, line in enumerate(lines) if line]
         parts.append("</g>")
     return "\n".join([*parts, "</g></svg></svg>\n"])
 

@@ -83,6 +83,10 @@ def test_no_variable_of_ours_is_taken_for_somebody_elses():
     assert not any(of_a_service(name, "8080") for name in names)
 
 
+def test_a_variable_of_the_commands_for_people_means_nothing_to_a_server():
+    assert unknown_variables({"RESUMABLE_TOKEN": "x"}, {option.variable for option in OPTIONS}) == []
+
+
 # What Kubernetes sets in a pod beside Services called resumable and resumable-admin.
 OF_SERVICES = {
     "RESUMABLE_PORT": "tcp://10.43.0.17:8080",

@@ -32,8 +32,21 @@ def _advice(error: Exception) -> str | None:
 
 def words_of_put(error: Exception) -> str:
     """As `words`, of sending."""
-    if isinstance(error, client.NotThere):
+    if isinstance(error, client.NothingThere):
         return f"{words(error)}; give the URL where uploads are created, like https://up.example/files/"
     if isinstance(error, client.SizeRefused):
         return f"{words(error)}; a file of this size can't be sent there: ask the server's operator"
     return words(error)
+
+
+def ends_all(error: Exception) -> bool:
+    """Whether all other files would fail in the same way, whatever their URL is."""
+    return isinstance(error, client.StateUnusable | client.BadOption)
+
+
+def ends_put(error: Exception) -> bool:
+    """As `ends_all`, of sending to one URL. A 403 may be about one file: a hook's answer, a quota."""
+    unknown = isinstance(error, client.NotAuthorised) and error.status == 401
+    return (
+        unknown or ends_all(error) or isinstance(error, client.NotResumable | client.NothingThere | client.NotTrusted)
+    )

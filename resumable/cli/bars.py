@@ -30,7 +30,7 @@ _PERCENT, _SIZE, _SPEED, _LEFT = 5, 15, 10, 7
 _LEAST_BAR = 8
 
 
-class Columns:
+class BarColumns:
     """Which columns there are in so wide a terminal, and how wide they are."""
 
     def __init__(self, width: int) -> None:
@@ -61,7 +61,7 @@ class Columns:
 
 def picture(together: AllTrips, now: float, width: int, most: int = 1000) -> RenderableType:
     """All that is under way. ``most``: rows that there is room for."""
-    columns = Columns(width)
+    columns = BarColumns(width)
     parts: list[RenderableType] = []
     shown = 0
     for trip in together.active:
@@ -75,7 +75,7 @@ def picture(together: AllTrips, now: float, width: int, most: int = 1000) -> Ren
     return Group(*parts)
 
 
-def _of_trip(trip: Trip, columns: Columns, now: float, width: int) -> Iterator[RenderableType]:
+def _of_trip(trip: Trip, columns: BarColumns, now: float, width: int) -> Iterator[RenderableType]:
     table = columns.table()
     speed, left = speed_text(trip.speed(now)), trip.left(now)
     ending = "" if left is None else clock_text(left)
@@ -100,7 +100,7 @@ def _of_trip(trip: Trip, columns: Columns, now: float, width: int) -> Iterator[R
         yield Text(cut(f"  {_waits(trip, now)}", width - 1), "yellow", no_wrap=True)
 
 
-def _of_replica(replica: client.Replicated, number: int, trip: Trip, columns: Columns, table: Table) -> None:
+def _of_replica(replica: client.Replicated, number: int, trip: Trip, columns: BarColumns, table: Table) -> None:
     label = "stored" if replica.name is None and len(trip.replicas()) == 1 else f"stored in {replica.name or number}"
     trouble = "" if replica.trouble is None else plain(replica.trouble)
     name = Text(cut(f"  {plain(label)}", columns.name), "dim")
@@ -109,7 +109,7 @@ def _of_replica(replica: client.Replicated, number: int, trip: Trip, columns: Co
     columns.row(table, name, bar, share, _sizes(replica.confirmed, trip.size), trouble, "")
 
 
-def _of_all(together: AllTrips, columns: Columns, now: float) -> Table:
+def _of_all(together: AllTrips, columns: BarColumns, now: float) -> Table:
     table = columns.table()
     size, position, left = together.size, together.position, together.left(now)
     name = Text(cut(f"{together.done} of {together.count} files", columns.name), "bold")
@@ -120,7 +120,7 @@ def _of_all(together: AllTrips, columns: Columns, now: float) -> Table:
     return table
 
 
-def _bar(done: int, total: int | None, columns: Columns, style: str = "cyan") -> ProgressBar:
+def _bar(done: int, total: int | None, columns: BarColumns, style: str = "cyan") -> ProgressBar:
     if total is None:
         return ProgressBar(None, width=columns.bar, pulse=True, animation_time=done / (1 << 22), pulse_style=style)
     return ProgressBar(

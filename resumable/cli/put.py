@@ -13,7 +13,7 @@ from typing import Final
 from attrs import evolve
 
 from resumable import client
-from resumable.cli.advice import words_of_put
+from resumable.cli.advice import ends_put, words_of_put
 from resumable.cli.boards import Ended, complain
 from resumable.cli.figures import percent
 from resumable.cli.files_to_send import STANDARD_INPUT, FileToSend, LeftOut, found
@@ -156,7 +156,7 @@ def _put(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int
     def finished(trip: Trip, result: Result) -> None:
         before.add(carrying[trip.index], result.where)
 
-    runs = Runs(trips, carry, given.jobs, it.cancel, words_of_put)
+    runs = Runs(trips, carry, given.jobs, it.cancel, words_of_put, ends_put)
     runs.start()
     showing = board(given, environ, len(trips) <= FEW)
     for each in [*out, *([] if len(fresh) == len(files) else [_told_before(len(files) - len(fresh))])]:

@@ -15,7 +15,7 @@ from typing import Final
 from attrs import frozen
 
 from resumable import client
-from resumable.cli.advice import words
+from resumable.cli.advice import ends_all, words
 from resumable.cli.boards import Board, Ended
 from resumable.cli.receipts import Result
 from resumable.cli.trips import AllTrips, Trip
@@ -27,8 +27,6 @@ Work = Callable[[Trip, OnEvent], Result]
 REFRESH: Final = 0.2
 #: Seconds for which Ctrl-C waits for the transfers: requests under way are cut at once.
 PATIENCE: Final = 10.0
-#: Errors that aren't one file's alone.
-FOR_ALL: Final = (client.NotAuthorised, client.NotResumable, client.NotThere, client.StateUnusable, client.BadOption)
 
 
 @frozen
@@ -41,7 +39,7 @@ class Happened:
 
 class Runs:
     """``work``: carries one file, in a thread of its own. ``jobs``: how many at a time. ``cancel``: ends them all.
-    ``words``: of an error, for people."""
+    ``words``: of an error, for people. ``ends_all``: whether the others would meet the same."""
 
     def __init__(
         self,
@@ -50,9 +48,11 @@ class Runs:
         jobs: int,
         cancel: Callable[[], None],
         words: Callable[[Exception], str] = words,
+        ends_all: Callable[[Exception], bool] = ends_all,
     ) -> None:
         self._work = work
         self._words = words
+        self._ends_all = ends_all
         self._cancel = cancel
         self._next: Iterator[Trip] = iter(trips)
         self._lock = threading.Lock()
@@ -86,7 +86,7 @@ class Runs:
         try:
             return self._work(trip, self._heard(trip))
         except Exception as error:  # it is told in the other thread
-            if isinstance(error, FOR_ALL):
+            if self._ends_all(error):
                 self._ending = True
             return error
 

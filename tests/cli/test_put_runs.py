@@ -14,6 +14,7 @@ import pytest
 
 from resumable import client
 from resumable.cli import put
+from resumable.cli.advice import ends_all, ends_put, words_of_put
 from resumable.cli.files_to_send import LeftOut
 from resumable.cli.receipts import Result
 from resumable.cli.runs import OnEvent, Runs, Work
@@ -54,8 +55,10 @@ class Seen:
         self.closed = True
 
 
-def run(names: str, work: Work, jobs: int = 1, cancel: Callable[[], None] = lambda: None) -> tuple[Runs, Seen, Any]:
-    runs = Runs([Trip(name, 3, index) for index, name in enumerate(names.split())], work, jobs, cancel)
+def run(
+    names: str, work: Work, jobs: int = 1, cancel: Callable[[], None] = lambda: None, **more: Any
+) -> tuple[Runs, Seen, Any]:
+    runs = Runs([Trip(name, 3, index) for index, name in enumerate(names.split())], work, jobs, cancel, **more)
     seen = Seen()
     runs.start()
     ended = runs.show(seen, lambda trip, result: seen.lines.append(("finished", trip.name)))
@@ -102,14 +105,57 @@ def test_a_file_that_fails_leaves_the_others_alone() -> None:
     assert (ended.together.done, ended.together.failed, runs.untried) == (1, 2, 0)
 
 
-@pytest.mark.parametrize("kind", [client.NotAuthorised, client.NotResumable, client.NotThere])
-def test_what_would_fail_for_each_file_is_tried_once(kind: type[client.ClientError]) -> None:
-    def work(trip: Trip, heard: OnEvent) -> Result:
-        raise kind.__new__(kind, "the token isn't good here")
+REFUSED = client.NotAuthorised(401, "no token", "no token", URL)
+FORBIDDEN = client.NotAuthorised(403, "not this one", "not this one", URL)
+AWAY = client.NothingThere(404, "nothing", "nothing", URL)
 
-    runs, seen, ended = run("a b c", work)
-    assert [line[0] for line in seen.lines] == ["failed"]
-    assert (ended.together.failed, runs.untried) == (1, 2)
+
+@pytest.mark.parametrize(
+    ("error", "all_of_put", "all_of_get"),
+    [
+        (REFUSED, True, False),
+        (FORBIDDEN, False, False),
+        (AWAY, True, False),
+        (client.NotResumable("a page"), True, False),
+        (client.NotTrusted("a certificate"), True, False),
+        (client.StateUnusable("no directory"), True, True),
+        (client.SourceUnreadable("gone"), False, False),
+    ],
+)
+def test_what_would_fail_for_each_file_is_tried_once(
+    error: client.ClientError, all_of_put: bool, all_of_get: bool
+) -> None:
+    def work(trip: Trip, heard: OnEvent) -> Result:
+        raise error
+
+    for judge, ends in ((ends_put, all_of_put), (ends_all, all_of_get)):
+        runs, seen, ended = run("a b c", work, ends_all=judge)
+        assert (ended.together.failed, runs.untried) == ((1, 2) if ends else (3, 0))
+        assert {line[0] for line in seen.lines} == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (
+            REFUSED,
+            "no token; give a token with --token-file or in RESUMABLE_TOKEN, or a user in the URL: https://name@host/",
+        ),
+        (FORBIDDEN, "not this one; these credentials don't have the right: ask the server's operator"),
+        (AWAY, "nothing; give the URL where uploads are created, like https://up.example/files/"),
+        (
+            client.SizeRefused(413, "t", "at most 1 MiB.", URL),
+            "at most 1 MiB; a file of this size can't be sent there: ask the server's operator",
+        ),
+        (client.SourceChanged("it has changed", "a"), "it has changed; --restart sends it anew"),
+        (client.TargetExists("a is there"), "a is there; --overwrite replaces it"),
+        (client.NotTrusted("self-signed"), "self-signed; --ca-file names the authority of a private certificate"),
+        (client.GaveUp("no answer", 3), "no answer; gave up after 3 tries: the same command goes on where it ended"),
+        (OSError("https://me:secret@host/ is away"), "https://...@host/ is away"),
+    ],
+)
+def test_errors_say_what_to_do_and_no_password(error: Exception, end: str) -> None:
+    assert words_of_put(error).endswith(end)
 
 
 def test_ctrl_c_ends_all_and_takes_what_comes_to_its_end_in_that_moment() -> None:
