@@ -7,16 +7,15 @@ const WIDTH = 360;
 const HEIGHT = 64;
 
 /** `series`: {name, kind: "area" | "line" | "bars", tone, of: document => values}; `format`: a value in words;
- *  `least`: what the axis reaches at least; `most`: document => where it ends. */
-export function chart({ title, series, format, least, most, note }) {
+ *  `least`: what the axis reaches at least; `most`: document => where it ends; `total`: the value is the hour's sum. */
+export function chart({ title, series, format, least, most, note, total }) {
   const value = h("p", { class: "value" });
   const under = h("p", { class: "note" });
   const shapes = s("g");
   const cursor = s("line", { class: "cursor", y1: 0, y2: HEIGHT, visibility: "hidden" });
   const picture = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" }, shapes, cursor);
-  const legend = series.length < 2 ? null : h("ul", { class: "legend" }, series.map((each) => h("li", { "data-tone": each.tone }, each.name)));
   const top = h("span");
-  const card = h("article", { class: "card" }, h("h2", {}, title), value, under, h("div", { class: "plot" }, picture), h("p", { class: "axis" }, h("span", {}, "1 h ago"), top, h("span", {}, "now")), legend);
+  const card = h("article", { class: "card" }, h("h2", {}, title), value, under, h("div", { class: "plot" }, picture), h("p", { class: "axis" }, h("span", {}, "1 h ago"), top, h("span", {}, "now")));
   let last = null;
 
   function words(index) {
@@ -27,6 +26,8 @@ export function chart({ title, series, format, least, most, note }) {
     });
   }
 
+  const sums = () => series.map((each) => format(each.of(last).reduce((all, value) => all + (value ?? 0), 0)));
+
   function show(index) {
     const at = index ?? (last?.at.length ?? 0) - 1;
     if (at < 0) {
@@ -34,16 +35,15 @@ export function chart({ title, series, format, least, most, note }) {
       say(under, "the first point comes after 20 seconds");
       return;
     }
-    const found = words(at);
-    value.replaceChildren(...found.map((text, number) => h("span", { "data-tone": series[number].tone }, text)));
+    const found = total && index === undefined ? sums() : words(at);
+    value.replaceChildren(...found.map((text, number) => h("span", { "data-tone": series[number].tone }, text, series[number].name ? h("small", {}, series[number].name) : null)));
     say(under, index === undefined ? note?.(last) ?? "" : `at ${hour(last.at[at])}`);
   }
 
   function draw(document) {
     last = document;
-    const total = document.most;
-    const step = WIDTH / (total - 1);
-    const first = total - document.at.length;
+    const step = WIDTH / (document.most - 1);
+    const first = document.most - document.at.length;
     const sets = series.map((each) => each.of(document));
     const peak = Math.max(least ?? 1, most?.(document) ?? 0, ...sets.flat().map((each) => each ?? 0));
     const y = (number) => HEIGHT - 1 - (number / peak) * (HEIGHT - 4);
@@ -67,7 +67,7 @@ export function chart({ title, series, format, least, most, note }) {
       });
     }));
     say(top, `up to ${format(peak, series[0])}`);
-    const now = document.at.length ? words(document.at.length - 1).map((text, number) => `${series[number].name} ${text}`).join(", ") : "no figures yet";
+    const now = document.at.length ? (total ? sums() : words(document.at.length - 1)).map((text, number) => `${text} ${series[number].name}`).join(", ") : "no figures yet";
     picture.setAttribute("aria-label", `${title}: ${now}; at most ${format(peak, series[0])} in the last hour`);
     show();
   }

@@ -14,12 +14,12 @@ const charts = [
   chart({
     title: "Throughput",
     series: [
-      { name: "received", kind: "area", tone: "in", of: (document) => document.received },
-      { name: "sent to remotes", kind: "line", tone: "out", of: (document) => document.sent },
+      { name: "in", kind: "area", tone: "in", of: (document) => document.received },
+      { name: "out", kind: "line", tone: "out", of: (document) => document.sent },
     ],
     format: (value) => rate(value),
     least: 1024,
-    note: (document) => `received, and sent to remotes; ${plural(document.appending.at(-1) ?? 0, "request")} appending`,
+    note: (document) => `${plural(document.appending.at(-1) ?? 0, "upload")} moving; in from clients, out to remotes`,
   }),
   chart({
     title: "Lag",
@@ -36,17 +36,18 @@ const charts = [
     series: [{ name: "in use", kind: "area", tone: "disk", of: used }],
     format: (value) => percent(value),
     least: 1,
-    note: (document) => `in use; ${bytes(document.free.at(-1))} are free`,
+    note: (document) => `${bytes(document.free.at(-1))} are free`,
   }),
   chart({
     title: "Errors",
     series: [
-      { name: "remotes", kind: "bars", tone: "lag", of: (document) => document.retries },
+      { name: "at remotes", kind: "bars", tone: "lag", of: (document) => document.retries },
       { name: "answers 5xx", kind: "bars", tone: "bad", of: (document) => document.failed },
     ],
     format: (value) => count(value),
     least: 5,
-    note: (document) => `last hour: ${plural(sum(document.retries), "failed attempt")}, ${plural(sum(document.failed), "answer")} 5xx, ${plural(sum(document.complaints), "error")} in the log`,
+    total: true,
+    note: (document) => `in the last hour, and ${plural(sum(document.complaints), "error")} in the log`,
   }),
 ];
 
@@ -70,10 +71,11 @@ function drawPlaces() {
     const lines = [
       each.state === "down" ? `down, next try in ${span(each.next_try ?? 0)}` : "up",
       each.lag === null ? null : each.lag.bytes ? `${bytes(each.lag.bytes)} behind` : "nothing behind",
-      `${count(each.active)} active, ${count(each.queued)} queued`,
+      each.active ? `${count(each.active)} active` : null,
+      each.queued ? `${count(each.queued)} queued` : null,
       parked ? `${count(parked)} parked` : null,
     ].filter(Boolean).join(" · ");
-    const action = parked ? h("button", { type: "button", class: "small", onclick: () => retryAll(each.name, parked) }, "Retry all parked") : null;
+    const action = parked ? h("button", { type: "button", class: "small", onclick: () => retryAll(each.name, parked) }, "Retry parked") : null;
     return place("remote", each.name, each.state === "down" ? "bad" : parked ? "warn" : "good", lines, action);
   });
   const hooks = Object.entries(lastHooks).map(([name, each]) => {
