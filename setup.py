@@ -104,7 +104,11 @@ setup(
     packages=[*find_packages(include=["resumable", "resumable.*"]), "twisted.plugins"],
     # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
-    package_data={"resumable": ["py.typed"], "resumable.http.page": ["assets/*"]},
+    package_data={
+        "resumable": ["py.typed"],
+        "resumable.http.page": ["assets/*"],
+        "resumable.http.admin.dashboard": ["assets/*"],
+    },
     entry_points={"console_scripts": ["resumable = resumable.cli.main:main"]},
     install_requires=INSTALL,
     extras_require={

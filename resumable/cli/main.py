@@ -42,6 +42,7 @@ class OwnCommand:
 
 OWN: Final = {
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
+    "dashboard": OwnCommand("dashboard", "open the dashboard of a server in the browser"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
 }
 
@@ -122,7 +123,7 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
         return status
     found = parsed(parser(), given)
     _check_environment(environ)
-    status = found.run(AdminClient(AdminLine(_where(found, environ), _token(found))), found)
+    status = found.run(AdminClient(AdminLine(place_of(found, environ), token_of(found))), found)
     return int(status)
 
 
@@ -139,7 +140,7 @@ def _check_environment(environ: Mapping[str, str]) -> None:
         sys.stderr.write(f"resumable: {each}\n")
 
 
-def _where(found: Namespace, environ: Mapping[str, str]) -> str:
+def place_of(found: Namespace, environ: Mapping[str, str]) -> str:
     """Flags win over the environment, which is the daemon's."""
     if found.url is not None:
         return str(found.url)
@@ -169,7 +170,7 @@ def _shared(found: Namespace, environ: Mapping[str, str]) -> Path | None:
     return run_directory.found(None, environ)
 
 
-def _token(found: Namespace) -> str | None:
+def token_of(found: Namespace) -> str | None:
     if found.token_file is None:
         return None
     try:
@@ -256,13 +257,23 @@ def _command(
     description = f"{help_line[0].upper()}{help_line[1:]}."
     command = add(name, help=help_line, description=description, allow_abbrev=False)
     command.set_defaults(run=run, command=command)
+    add_places(command)
+    command.add_argument("--json", action="store_true", help="JSON instead of text")
+    return command
+
+
+def add_places(command: argparse.ArgumentParser) -> None:
+    """The options that say which daemon is meant: see `place_of` and `token_of`."""
     where = command.add_argument_group("the daemon")
     where.add_argument("--upload-dir", metavar="PATH", help="the one of this upload directory [uploads]")
     where.add_argument("--run-dir", metavar="PATH", help="the one with this run directory, with --catalog postgresql")
     where.add_argument("--url", help="the one that answers operators there: http://..., or unix:/path")
     where.add_argument("--token-file", metavar="PATH", help="with the token that --url asks for")
-    command.add_argument("--json", action="store_true", help="JSON instead of text")
-    return command
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Of a command that reads its arguments itself."""
+    return _Parser(name, description=description, allow_abbrev=False)
 
 
 def _of(parse: Callable[[str], T]) -> Callable[[str], T]:

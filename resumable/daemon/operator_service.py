@@ -7,32 +7,37 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable import __version__
-from resumable.aio.threads import Pool
+from resumable.aio.threads import Pool, Stopped
 from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.daemon.worker import Assignment
 from resumable.hooks.calls import HookCounts
 from resumable.http.admin.api import Admin, AdminServices, PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.dashboard import Dashboard
+from resumable.http.admin.history import History
 from resumable.http.admin.overview import Check, DeadEvents, Overview, OverviewSources, Readiness
 from resumable.http.admission import Admission
 from resumable.http.live import Live
 from resumable.http.origin import Origin
 from resumable.http.site import Root, StreamingSite
-from resumable.http.watch import RequestLog
+from resumable.http.watch import STATUSES, RequestLog
 from resumable.listening.endpoints import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
 from resumable.metrics.machine_metrics import MachineMetrics
-from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
+from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLag, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.telemetry import SpoolState
+from resumable.replication.remote_queue import RemoteQueue
 from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import UploadContext
@@ -86,6 +91,7 @@ class OperatorService:
         self._census = Census(parts.catalog.listing, reactor, parts.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
         self._own: StreamingSite | None = None
+        self._history: History | None = None
 
     def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
         """Make the objects that answer operators; ``site`` is the one for uploads. Raises StartupError."""
@@ -112,11 +118,15 @@ class OperatorService:
 
     def start(self) -> None:
         self._delay.start()
+        if self._history is not None:
+            self._history.start()
         globalLogPublisher.addObserver(self._log_counts)
 
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
+        if self._history is not None:
+            self._history.stop()
         for site in (*self._sites.values(), *([] if self._own is None else [self._own])):
             await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._log_counts)
@@ -141,6 +151,11 @@ class OperatorService:
             queues=queues,
             lags=lags,
         )
+
+        async def look() -> dict[str, float | None]:
+            return await self._figures(site, queues, lags)
+
+        self._history = History(self._reactor, parts.context.wall, look)
         return AdminServices(
             MetricsCollector(self._sources(site, lags, certificates)),
             self.readiness,
@@ -148,7 +163,41 @@ class OperatorService:
             Overview(sources, operators),
             DeadEvents(outbox, hooks, parts.replayed) if hooks else None,
             parts.live,
+            self._history,
+            Dashboard(),
         )
+
+    async def _figures(
+        self, site: StreamingSite, queues: Mapping[str, RemoteQueue], lags: RemoteLags | None
+    ) -> dict[str, float | None]:
+        """All that `History` tells of."""
+        ended: Counter[str] = Counter()
+        for method in self.watch.methods.values():
+            ended.update(dict(method.by_status()))
+        free: float | None = None
+        used: float | None = None
+        with suppress(OSError, Stopped):
+            free, used = await self._disk()
+        lag: RemoteLag | None = None
+        with suppress(CatalogUnavailable):
+            found = [await lags.of(name) for name in queues] if lags is not None else []
+            lag = max(found, key=lambda each: each.size, default=RemoteLag(0, 0.0))
+        logged = self._log_counts.counts()
+        return {
+            "received": site.received,
+            "sent": sum(queue.counts.bytes for queue in queues.values()),
+            "requests": sum(ended[name] for name in STATUSES),
+            "refused": ended["4xx"],
+            "failed": ended["5xx"],
+            "retries": sum(queue.counts.retries + queue.counts.parked for queue in queues.values()),
+            "complaints": sum(count for (level, _), count in logged.items() if level in ("error", "critical")),
+            "lag": None if lag is None else lag.size,
+            "lag_seconds": None if lag is None else lag.seconds,
+            "free": free,
+            "used": used,
+            "appending": self._parts.context.holds.count,
+            "queued": sum(queue.queued for queue in queues.values()),
+        }
 
     async def _disk(self) -> tuple[int, int]:
         settings = self._settings

@@ -135,16 +135,19 @@ def hand_over(tree: KleinResource, request: StreamingRequest, prefix: int = 0) -
 
 
 class TreeRoot(Resource):
-    """The root of a site that has one tree only."""
+    """The root of a site that has one tree only, and the dashboard where there is one."""
 
     isLeaf = True
 
-    def __init__(self, tree: KleinResource) -> None:
+    def __init__(self, tree: KleinResource, dashboard: Resource | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tree = tree
+        self._dashboard = dashboard
 
     def render(self, request: StreamingRequest) -> bytes | int:
         try:
+            if self._dashboard is not None and request.postpath[0] in (b"", b"dashboard"):
+                return self._dashboard.render(request)  # type: ignore[no-any-return]
             return hand_over(self._tree, request)
         except TusError as error:
             return errors.respond(request, error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 
-from .daemon import BOUND, Daemon, eventually
+from . import tools
+from .daemon import BOUND, ROOT, Daemon, environment, eventually
 from .nodes import Workers
 from .tus import Tus, pattern
 
@@ -83,6 +86,26 @@ def test_an_operator_watches_all_uploads_at_the_socket(daemon: Daemon) -> None:
         path = tus.create(3)
         name, row = next(found)
         assert (name, row["id"]) == ("upload", path.rpartition("/")[2])
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/remotes.md"])
+def test_the_docs_commands_show_events(daemon: Daemon, page: str) -> None:
+    if daemon.shares:
+        pytest.skip("its admin socket is elsewhere")
+    with closing(Tus(daemon.port)) as tus:
+        upload_id = tus.create(3).rpartition("/")[2]
+    (line,) = re.findall(r"^\$ (curl -N .*)$", (ROOT / page).read_text(), re.MULTILINE)
+    line = line.replace("localhost:8080", f"127.0.0.1:{daemon.port}").replace(
+        "24e533e02ec3bc40c387f1a0e460e216", upload_id
+    )
+    environ = {**environment(), "SOCKET": str(daemon.upload_dir / ".resumable/admin.sock")}
+    shell = subprocess.Popen([tools.need("bash"), "-c", f"exec {line}"], env=environ, stdout=subprocess.PIPE, text=True)
+    assert shell.stdout is not None
+    assert [shell.stdout.readline() for _ in range(2)] == ["retry: 2000\n", "\n"]
+    said = iter(shell.stdout.readline, "")
+    assert upload_id in next(each for each in said if each.startswith("data: "))
+    shell.kill()
+    shell.communicate(timeout=BOUND)
 
 
 def test_a_stop_waits_for_no_stream_and_no_slow_reader(daemon: Daemon) -> None:

@@ -113,7 +113,7 @@ def test_figures_are_for_all_who_get_there(server: Server, auth: AdminAuth, path
     [
         "Origin: https://evil.example",
         "Origin: null",
-        "Origin: http://t",
+        "Origin: http://t:81",
         "Sec-Fetch-Site: cross-site",
         "Sec-Fetch-Site: same-site",
     ],

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-SHOTS = ("page",)
+SHOTS = ("page", "dashboard")
 DOCS = Path(__file__).parents[2] / "docs"
 
 

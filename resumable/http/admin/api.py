@@ -23,6 +23,8 @@ from twisted.python.failure import Failure
 from resumable.auth.secret import Secret
 from resumable.http import errors, events, status, watched
 from resumable.http.admin import query
+from resumable.http.admin.dashboard import Dashboard
+from resumable.http.admin.history import History
 from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview, Readiness, alive
 from resumable.http.admission import Admission
@@ -55,7 +57,8 @@ class MetricsSource(Protocol):
 
 @frozen
 class AdminServices:
-    """The objects that serve operators. ``dead`` is None without hooks, ``live`` where nothing is sent as events."""
+    """The objects that serve operators. ``dead`` is None without hooks, ``live`` where nothing is sent as events.
+    ``history``: the last hour. ``dashboard``: the page, where the API has a site of its own."""
 
     metrics: MetricsSource
     readiness: Readiness
@@ -63,6 +66,8 @@ class AdminServices:
     overview: Overview
     dead: DeadEvents | None = None
     live: Live | None = None
+    history: History | None = None
+    dashboard: Dashboard | None = None
 
 
 def _route(
@@ -132,7 +137,7 @@ class Admin:
         self.lists = watched.lists(services.operators)
         self.statuses = watched.operator_statuses(services.operators)
         self.tree: KleinResource = self.app.resource()
-        self.resource = TreeRoot(self.tree)
+        self.resource = TreeRoot(self.tree, services.dashboard)
 
     @_app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
@@ -166,6 +171,13 @@ class Admin:
     async def status(self) -> object:
         """The daemon as a whole."""
         return await self.overview.status()
+
+    @_route("GET", "/v1/history", Action.LIST)
+    async def history(self) -> object:
+        """The last hour in figures."""
+        if self._services.history is None:
+            raise NotFound("There is no history.")
+        return self._services.history.document()
 
     @_route("GET", "/v1/openapi.json", Action.LIST)
     async def description(self) -> object:
@@ -291,7 +303,7 @@ class TokenAuth:
         """See `AdminAuth.check`."""
         if action is Action.STATUS:
             return
-        check_page(request)
+        check_page(request, bearer=True)
         if self._token is None:
             raise Forbidden("The admin API is on Unix sockets, and elsewhere with --admin-token-file only.")
         lines = request.requestHeaders.getRawHeaders(b"authorization", [])
@@ -313,10 +325,18 @@ class PrincipalAuth:
         await self._admission.admit(request, Action.LIST if action is Action.STATUS else action)
 
 
-def check_page(request: StreamingRequest) -> None:
-    """That no page of another site asks, as browsers tell. Raises Forbidden."""
+def check_page(request: StreamingRequest, bearer: bool = False) -> None:
+    """That no page of another site asks, as browsers tell. Raises Forbidden.
+
+    ``bearer``: nobody is let in without a token, which no browser adds by itself; so a page may ask that comes from
+    here: it is the dashboard. Its Host proves nothing (DNS rebinding), the token does.
+    """
     headers = request.requestHeaders
-    if headers.hasHeader(b"origin") or any(
-        line.lower() not in _OURS for line in headers.getRawHeaders(b"sec-fetch-site", [])
+    origins, hosts = headers.getRawHeaders(b"origin", []), headers.getRawHeaders(b"host", [])
+    own = [scheme + host.lower() for host in hosts for scheme in (b"http://", b"https://")] if bearer else []
+    if (
+        len(origins) > 1
+        or any(each.lower() not in own for each in origins)
+        or any(line.lower() not in _OURS for line in headers.getRawHeaders(b"sec-fetch-site", []))
     ):
         raise Forbidden("The admin API is not for pages in a browser.")

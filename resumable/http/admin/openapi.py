@@ -81,6 +81,21 @@ def ref(name: str) -> Schema:
 
 
 _SPAN: Final = {"type": "number", "minimum": 0}
+_FIGURES: Final = {
+    "received": "bytes a second that came in on connections for uploads",
+    "sent": "bytes a second that were sent to remotes",
+    "requests": "requests a second for uploads that ended",
+    "refused": "requests that were answered 4xx",
+    "failed": "requests that were answered 5xx",
+    "retries": "attempts at remotes that failed",
+    "complaints": "errors in the log",
+    "lag": "bytes that are durable here, and not in the remote that is farthest behind",
+    "lag_seconds": "for how long the oldest finished upload has waited for it",
+    "free": "bytes that are free on the upload directory's disk",
+    "used": "bytes that are in use there",
+    "appending": "requests that hold an upload",
+    "queued": "uploads that wait in the queues of remotes",
+}
 _COUNTS: Final = record("uploads by state", **{state.value: whole("uploads") for state in UploadState})
 
 SCHEMAS: Final[dict[str, Schema]] = {
@@ -150,6 +165,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             outages=whole("how often it went down"),
             failures=by_name(whole("by the kind of error")),
         ),
+    ),
+    "History": record(
+        "the last hour of this process: a list for each figure, the oldest point first; null: not known",
+        interval={**_SPAN, "description": "seconds between two points"},
+        most=whole("points that are kept", 1),
+        at=many(time("the end of the point's time")),
+        **{name: many(nullable({**_SPAN, "description": about})) for name, about in _FIGURES.items()},
     ),
     "Remotes": record("all remotes", remotes=many(ref("Remote"))),
     "Status": record(
@@ -325,6 +347,7 @@ ROUTES: Final = (
         (_query("after", whole("`next` of the previous page")),),
     ),
     _Operation(f"{_HOOK}/replay", "post", "replay", "Send a hook's dead events again", "Replayed", (400, 404, 507)),
+    _Operation("/v1/history", "get", "history", "Figures of the last hour", "History", (400, 404)),
     _Operation("/v1/openapi.json", "get", "description", "This document", "", (400,)),
     _Operation("/metrics", "get", "metrics", "Metrics for Prometheus", ""),
     _Operation("/healthz", "get", "health", "200 while the event loop runs", ""),

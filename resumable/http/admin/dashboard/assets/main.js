@@ -1,0 +1,82 @@
+// The dashboard: who may see it, then everything on it.
+
+import { Refused, call, follow, forget, keep } from "./api.js";
+import * as detail from "./detail.js";
+import { at, say } from "./dom.js";
+import * as health from "./health.js";
+import * as table from "./table.js";
+
+function banner(text) {
+  const place = at("banner");
+  place.hidden = false;
+  place.dataset.kind = "wrong";
+  say(place, text);
+}
+
+function theme() {
+  const chosen = localStorage.getItem("resumable-theme");
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  at("theme").addEventListener("click", () => {
+    const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+    const other = dark === "dark" ? "light" : "dark";
+    document.documentElement.dataset.theme = other;
+    localStorage.setItem("resumable-theme", other);
+  });
+}
+
+/** Ask for the token until one is right. */
+function login(wrong) {
+  const dialog = at("login");
+  say(at("token-wrong"), wrong);
+  dialog.oncancel = (event) => event.preventDefault();
+  at("token-form").onsubmit = async (event) => {
+    event.preventDefault();
+    keep(at("token").value.trim());
+    at("token").value = "";
+    dialog.close();
+    await begin();
+  };
+  if (!dialog.open) dialog.showModal();
+}
+
+function refused(error) {
+  if (error.status !== 401) {
+    banner(error.message);
+    return;
+  }
+  const tried = sessionStorage.length > 0 && sessionStorage.getItem("resumable-token") !== null;
+  forget();
+  login(tried ? "That isn't the token." : "");
+}
+
+async function begin() {
+  try {
+    const status = await call("GET", "v1/status");
+    at("banner").hidden = true;
+    health.drawStatus(status);
+    await health.begin();
+    table.begin(detail.show, () => {});
+    table.counts(status);
+    table.offer(health.remoteNames());
+    detail.begin();
+  } catch (error) {
+    if (error instanceof Refused) refused(error);
+    else {
+      banner("The server doesn't answer. Trying again.");
+      setTimeout(begin, 3000);
+    }
+    return;
+  }
+  follow("v1/status", {
+    status(document) {
+      health.drawStatus(document);
+      table.counts(document);
+      table.offer(health.remoteNames());
+    },
+    lost: health.drawLost,
+    refused,
+  });
+}
+
+theme();
+begin();
