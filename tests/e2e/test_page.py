@@ -174,6 +174,13 @@ def test_pieces_get_smaller_when_a_proxy_refuses_large_ones(outcomes: Any, tus: 
     assert content(tus, it["url"]) == FILM
 
 
+def test_a_refusal_is_told_in_the_servers_words_and_can_be_tried_again(outcomes: Any, tus: Tus) -> None:
+    it = played(outcomes, "refused")
+    assert "Your quota is used up." in it["denied"] and "Ask the operator" in it["denied"]
+    assert "no space left" in it["full"] and "goes on by itself" in it["full"]
+    assert content(tus, it["url"]) == NOTES
+
+
 def test_parallel_parts_go_on_where_they_were(outcomes: Any, tus: Tus, home: Path) -> None:
     it = played(outcomes, "parallel")
     assert it["parts"] == 3 and it["posts"] == 4, "three parts, and the whole"
@@ -187,6 +194,10 @@ def test_one_is_resumed_after_a_pause_and_the_removed_one_is_deleted(outcomes: A
     (deleted,) = it["deleted"]
     assert deleted in it["addresses"]
     assert tus.ask("HEAD", deleted).status in (404, 410)
+
+
+def test_another_tab_doesnt_offer_what_one_is_sending(outcomes: Any) -> None:
+    assert played(outcomes, "tabs")["names"] == ["notes.txt"]
 
 
 def test_a_token_is_asked_for_where_the_server_wants_one(outcomes: Any) -> None:

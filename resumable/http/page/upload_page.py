@@ -37,7 +37,6 @@ _FIELDS: Final = (
     (b"content-security-policy", POLICY),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
-    (b"cross-origin-opener-policy", b"same-origin"),
     (b"vary", b"Accept"),
 )
 

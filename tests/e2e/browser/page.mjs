@@ -178,6 +178,21 @@ const scenarios = {
     return { lengths, made: way.of('POST').length, url: await linkOf(page, 'film.mp4') }
   },
 
+  async refused({ page, way }) {
+    way.refusal = { method: 'POST', status: 403, problem: { title: 'Forbidden', detail: 'Your quota is used up.' } }
+    await open(page, way)
+    await page.setInputFiles('#files', NOTES)
+    await inState(page, 'notes.txt', 'failed')
+    const denied = await trouble(page, 'notes.txt').textContent()
+    way.refusal = { method: 'PATCH', status: 507, problem: { title: 'Insufficient Storage' } }
+    await button(page, 'Try again: notes.txt').click()
+    await inState(page, 'notes.txt', 'waiting')
+    const full = await trouble(page, 'notes.txt').textContent()
+    way.refusal = null
+    await inState(page, 'notes.txt', 'done')
+    return { denied, full, url: await linkOf(page, 'notes.txt') }
+  },
+
   async parallel({ page, way }) {
     await open(page, way)
     await page.locator('#parts').check()
@@ -206,6 +221,18 @@ const scenarios = {
     await page.locator('#now').waitFor({ state: 'hidden' })
     const deleted = way.of('DELETE').map((each) => each.path)
     return { kept, deleted, addresses, offsets: resumedAt(way) }
+  },
+
+  // What one tab sends the other doesn't offer.
+  async tabs({ page, way, context }) {
+    await open(page, way)
+    await halfway(page, way)
+    way.left = Infinity // for what is new
+    const other = await context.newPage()
+    await open(other, way)
+    await other.setInputFiles('#files', NOTES)
+    await inState(other, 'notes.txt', 'done')
+    return { names: await other.locator('.name').allTextContents() }
   },
 
   async token({ page, way }) {
@@ -375,7 +402,7 @@ async function play(scenario) {
   page.on('filechooser', () => {}) // from now on no chooser is shown
   let outcome
   try {
-    outcome = await scenarios[scenario]({ page, way })
+    outcome = await scenarios[scenario]({ page, way, context })
   } catch (error) {
     outcome = { error: String(error.stack), shown: await page.locator('main').innerText().catch(() => '') }
   }

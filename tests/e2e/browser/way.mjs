@@ -14,6 +14,7 @@ export class Way {
     this.requests = [] // {method, path, offset, length, accept}
     this.largest = Infinity
     this.streams = true // whether answers may be streams of events
+    this.refusal = null // {method, status, problem}: what is answered in the server's place
     this.down = false
     this.left = Infinity
     this.sockets = new Set()
@@ -59,6 +60,11 @@ export class Way {
     if (length > this.largest) {
       request.resume()
       return answer.writeHead(413, { 'Content-Type': 'text/html' }).end('<h1>413 Request Entity Too Large</h1>')
+    }
+    if (this.refusal?.method === method) {
+      request.resume()
+      const { status, problem } = this.refusal
+      return answer.writeHead(status, { 'Content-Type': 'application/problem+json' }).end(JSON.stringify(problem))
     }
     const { hostname, port } = target
     const onward = http.request({ hostname, port, method, path, headers, agent: false }, (reply) => {

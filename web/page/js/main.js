@@ -4,7 +4,7 @@ import { Queue } from './queue.js'
 import { make, message, receipt, Row, write } from './row.js'
 import * as server from './server.js'
 import { dropped } from './source.js'
-import { currentLanguage, duration, percent, setLanguage, size, t } from './words.js'
+import { currentLanguage, duration, percent, setLanguage, size, t, whole } from './words.js'
 
 const MOST_ROWS = 100
 const get = (id) => document.getElementById(id)
@@ -91,7 +91,7 @@ function showTotal() {
       t('count', { n: live.length }),
       t('of', { done: size(arrived), all: size(bytes) }),
       speed > 0 && t('rate', { size: size(speed) }),
-      left >= 1 && t('left', { time: duration(left) }),
+      left >= 1 && whole(t('left', { time: duration(left) })),
     ]
       .filter(Boolean)
       .join(' · '),
@@ -123,7 +123,7 @@ function tell(sending, was) {
   if (state === 'storing' && was === 'processing') say(t('saySent', { name }))
   if (state === 'done' && was) say(t(sending.record.copies ? 'sayStored' : 'saySent', { name }))
   if (state === 'failed') say(`${name}: ${message(sending.problem)}`)
-  if (state === 'waiting' && sending.attempts === 1) say(sending.problem.key === 'offline' ? t('sayOffline') : `${name}: ${message(sending.problem)}`)
+  if (state === 'waiting' && sending.attempts === 1 && sending.problem) say(sending.problem.key === 'offline' ? t('sayOffline') : `${name}: ${message(sending.problem)}`)
   if (state === 'sending' && sending.attempts && was === 'looking' && !queue.in('waiting').length) say(t('sayOnline'))
   if (state === 'locked' && queue.in('locked').length === 1) askForToken()
 }

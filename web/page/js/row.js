@@ -1,7 +1,7 @@
 // The row of one upload. It is made once and changed in place, so that the focus stays where it is.
 import * as server from './server.js'
 import { hex } from './source.js'
-import { duration, exact, percent, size, t, when } from './words.js'
+import { duration, exact, percent, size, t, when, whole } from './words.js'
 
 const SVG = 'http://www.w3.org/2000/svg'
 const ICONS = {
@@ -120,25 +120,25 @@ export class Row {
   words() {
     const { sending } = this
     const { state, record } = sending
-    const whole = size(sending.size)
+    const all = size(sending.size)
     if (state === 'unfinished') {
       const key = sending.arrived ? 'again' : 'againNothing'
-      return join(t(key, { percent: percent(sending.arrived, sending.size) }), whole)
+      return join(t(key, { percent: percent(sending.arrived, sending.size) }), all)
     }
-    if (state === 'done') return join(t(record.copies ? 'doneStored' : 'doneReceived'), whole, when(record.finished))
+    if (state === 'done') return join(t(record.copies ? 'doneStored' : 'doneReceived'), all, whole(when(record.finished)))
     if (state === 'storing') return this.storing()
     if (state === 'sending') {
       const { speed, arrived } = sending
       const left = speed > 0 ? (sending.size - arrived) / speed : 0
       return join(
         t('sending'),
-        t('of', { done: size(arrived), all: whole }),
+        t('of', { done: size(arrived), all }),
         speed > 0 && t('rate', { size: size(speed) }),
-        left >= 1 && Number.isFinite(left) && t('left', { time: duration(left) }),
+        left >= 1 && Number.isFinite(left) && whole(t('left', { time: duration(left) })),
       )
     }
     const some = sending.arrived > 0 && sending.arrived < sending.size
-    return join(t(state === 'locked' || state === 'failed' ? 'paused' : state), some ? t('of', { done: size(sending.arrived), all: whole }) : whole)
+    return join(t(state === 'locked' || state === 'failed' ? 'paused' : state), some ? t('of', { done: size(sending.arrived), all }) : all)
   }
 
   storing() {

@@ -17,7 +17,8 @@ const LARGE = 64 << 20
 const CHUNK = `resumable-chunk ${server.BASE}`
 const FRESH = 3000
 const RUNNING = new Set(['looking', 'sending', 'processing'])
-const PASSING = new Set([408, 409, 423, 425, 429])
+const OVERTAKEN = new Set([409, 423])
+const PASSING = new Set([408, 425, 429])
 
 export class Sending {
   /** `record`: what is kept of it. `changed` is called after each change, `ended` when its turn is over. */
@@ -220,20 +221,20 @@ export class Sending {
     const response = error.originalResponse
     const status = response?.getStatus() ?? 0
     const method = error.originalRequest?.getMethod()
-    this.upload?.abort()
+    const problem = read(response?.getBody() ?? '')
+    const pause = Number(response?.getHeader('Retry-After')) || 0
+    this.upload?.abort() // the other parts; it forgets the answer
     if (status === 0) return this.cut(error, method)
-    const said = response.getBody() ?? ''
-    const problem = read(said)
     const why = problem?.detail || problem?.title || `HTTP ${status}`
     if (status === 401) return this.set('locked', { key: 'needsToken' }, true)
     if (status === 403) return this.set('failed', { key: 'denied', values: { why } }, true)
     if (status === 413 && !problem) return this.shrink()
     if (status === 413) return this.set('failed', { key: 'refused', values: { why } }, true)
     if ((status === 404 || status === 410) && (this.record.url || this.record.urls)) return this.restart()
+    // An earlier request is not quite over, or the browser has repeated one by itself.
+    if (OVERTAKEN.has(status)) return this.wait(null, pause)
     const key = status === 507 ? 'diskFull' : 'serverBusy'
-    if (PASSING.has(status) || status >= 500) {
-      return this.wait({ key, values: { why } }, Number(response.getHeader('Retry-After')) || 0)
-    }
+    if (PASSING.has(status) || status >= 500) return this.wait({ key, values: { why } }, pause)
     this.set('failed', { key: 'refused', values: { why } }, true)
   }
 

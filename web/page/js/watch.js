@@ -18,7 +18,7 @@ export class Watch {
 
   start() {
     if (!server.hasStatus()) return this.sending.untold()
-    if (this.aborter && !this.aborter.signal.aborted) return
+    if (this.aborter && !this.aborter.signal.aborted) return this.wake?.()
     this.aborter = new AbortController()
     this.tries = 0
     this.go(this.aborter.signal)
@@ -34,7 +34,10 @@ export class Watch {
       if (url && this.sending.state !== 'done' && tellsByItself && streams < MOST_STREAMS) await this.stream(url, signal)
       if (signal.aborted || !this.wanted()) break
       if (url && !(await this.ask(url, signal))) break
-      await new Promise((resolve) => setTimeout(resolve, this.pause()))
+      await new Promise((resolve) => {
+        this.wake = resolve
+        setTimeout(resolve, this.pause())
+      })
     }
     if (this.aborter?.signal === signal) this.aborter.abort()
   }

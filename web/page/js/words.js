@@ -47,8 +47,9 @@ export function t(key, values = {}) {
   })
 }
 
-// No line ends between a number and its unit.
-const number = (value, options) => new Intl.NumberFormat(language, options).format(value).replaceAll(' ', '\u00a0')
+/** The text as one that no line ends in, such as a number and its unit. */
+export const whole = (text) => text.replaceAll(' ', '\u00a0')
+const number = (value, options) => whole(new Intl.NumberFormat(language, options).format(value))
 const UNITS = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte', 'petabyte']
 
 /** Bytes as people write them: 1.2 GB. */
