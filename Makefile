@@ -45,9 +45,8 @@ $(BIN)/.dev: $(BIN)/.made setup.py pyproject.toml
 
 venv: $(BIN)/.dev
 
-# --pidfile= : a file left by a killed process could keep the next one from starting.
 run: $(BIN)/.run
-	$(BIN)/twistd -n --pidfile= resumable --port $(PORT) --upload-dir uploads
+	$(BIN)/resumable serve --host 127.0.0.1 --port $(PORT) --upload-dir uploads
 
 # Each of these is a part of the one after it; none of them runs a test twice.
 # All of the directories left out work on processes; not to read them saves the time.

@@ -54,8 +54,8 @@ may_import(
 )
 may_import("embed", "config", "daemon", "hooks", "http", "listening")
 may_import("testing", "embed", "hooks", "remotes", "spool")
-may_import("doctor", "catalog", "config", "daemon", "httpclient", "listening", "remotes", "spool")
-may_import("cli", "client", "config", "daemon", "doctor", "listening", "spool")
+may_import("doctor", "auth", "catalog", "config", "daemon", "hooks", "httpclient", "listening", "remotes", "spool")
+may_import("cli", "client", "config", "daemon", "doctor", "httpclient", "listening", "spool")
 may_import("__main__", "cli")
 
 #: What a room is for, in the picture.

@@ -34,7 +34,7 @@ OBLIGATIONS = {"T": range(1, 63), "R": range(1, 51)}
 OF_TESTS = {"RESUMABLE_LONG", "RESUMABLE_RELEASE_BEFORE", *OF_CLIENTS}
 
 # Flags in our pages that belong to other programs.
-TWISTD = {"help", "pidfile", "logfile", "logger", "syslog", "rundir", "reactor"}
+TWISTD = {"help", "help-all", "uid", "pidfile", "logfile", "logger", "syslog", "rundir", "reactor"}
 DOCKER = {
     "rm",
     "name",

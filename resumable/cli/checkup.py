@@ -17,7 +17,8 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from functools import partial
+from typing import Any, ClassVar, TextIO
 from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
@@ -32,9 +33,22 @@ from resumable.cli.admin_client import AdminLine, NoDaemon, where
 from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Options, Settings
 from resumable.daemon.service import UploadService, worker_count
-from resumable.doctor import daemon, directory, interim, machine, outside, proxy, records, shared_directory, syncs
+from resumable.doctor import (
+    access_rules,
+    daemon,
+    directory,
+    hook_targets,
+    interim,
+    machine,
+    outside,
+    proxy,
+    records,
+    shared_directory,
+    syncs,
+)
 from resumable.doctor.directory import CheckedDirectory, place_of
-from resumable.doctor.findings import Finding, Level
+from resumable.doctor.findings import Finding, Level, unseen
+from resumable.httpclient.client import Fetch
 from resumable.listening import run_directory
 from resumable.masking import has_user, masked
 from resumable.model.errors import CatalogUnavailable
@@ -58,6 +72,7 @@ class DoctorOptions(Options):
         " what to change. Works beside a running daemon and without one, and changes nothing. Ends with status 1 if"
         " something is bad."
     )
+    metavars: ClassVar[Mapping[str, str]] = {"url": "URL", "origin": "ORIGIN", "header": "'NAME: VALUE'"}
     optParameters = [  # noqa: RUF012
         ["url", None, None, "where clients see --base-path; asked through whatever proxy there is [--public-url]"],
         ["origin", None, None, "web origin from which a browser is to upload"],
@@ -70,7 +85,7 @@ class DoctorOptions(Options):
         self.headers: dict[str, str] = {}
 
     def opt_header(self, line: str) -> None:
-        """'NAME: VALUE', sent with requests to --url, as Authorization; repeatable"""
+        """sent with requests to --url, as Authorization; repeatable"""
         name, colon, value = line.partition(":")
         if not (colon and _NAME.fullmatch(name) and _VALUE.fullmatch(value.strip())):
             raise usage.UsageError("--header: expected NAME: VALUE")  # which may be a secret
@@ -118,6 +133,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
             sys.stderr.write(f"resumable doctor: {problem}; see resumable doctor --help\n")
             return 2
         report.tell(daemon.refused(str(problem)))
+        report.tell(unseen("everything else", "it depends on the options", "Correct them, and run this again."))
         report.end()
         return 1
     globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
@@ -200,12 +216,13 @@ class Report:
         """Print the last line."""
         if self._json:
             return
-        warnings, bad = self._counts["warn"], self.bad
+        warnings, bad, left = self._counts["warn"], self.bad, self._counts["skip"]
+        unseen = f"; {left} not looked at" if left else ""
         if not warnings and not bad:
-            self._out.write("\nall is well\n")
+            self._out.write(f"\nall is well{unseen}\n")
             return
         told = [f"{count} {word}" for count, word in ((bad, "bad"), (warnings, _plural(warnings, "warning"))) if count]
-        self._out.write(f"\n{', '.join(told)}; see what to change behind each >\n")
+        self._out.write(f"\n{', '.join(told)}; see what to change behind each >{unseen}\n")
 
     def _write(self, text: str, first: str, further: str) -> None:
         clean = " ".join(text.split())
@@ -272,10 +289,12 @@ def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[
         return directory.judge_permissions(directory.look_at_permissions(place, settings.modes, settings.placing))
 
     def options() -> Iterable[Finding]:
-        here = evolve(place, held=_runs_here(settings)) if shares else place
-        return daemon.judge_options(daemon.look_at_options(settings, here, service))
+        return daemon.judge_options(daemon.look_at_options(service))
 
     yield daemon.OPTIONS, options
+    yield daemon.PORTS, lambda: daemon.check_all_ports(settings, _runs_here(settings) if shares else place.held)
+    yield access_rules.NAME, lambda: _access(reactor, settings)
+    yield hook_targets.NAME, lambda: hook_targets.check_hooks(reactor, settings)
     yield "machine", lambda: machine.judge(machine.look())
     if settings.spool is not None:
         yield from _store_checks(reactor, settings)
@@ -308,11 +327,27 @@ def _outer_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterab
         if settings.draft:
             yield interim.NAME, lambda: _interim(reactor, settings, url, public)
         yield outside.PAGES, lambda: _browser(reactor, settings, url, public)
+    elif public.url is not None:
+        for name in (proxy.BUFFERING, interim.NAME, outside.PAGES):
+            yield name, partial(_not_reached, name)
+
+
+def _not_reached(name: str) -> list[Finding]:
+    return [unseen(name, "nothing answers as tus at the public URL", "Mend that first, and run this again.")]
+
+
+async def _access(reactor: Any, settings: Settings) -> Iterable[Finding]:
+    fetch = Fetch(reactor, timeout=PATIENCE)
+    try:
+        return await access_rules.check_access(settings, fetch)
+    finally:
+        await fetch.close()
 
 
 def _outside(public: PublicUrl) -> Iterable[Finding]:
     if public.url is None:
-        return [Finding(outside.NAME, "ok", "not looked at", "Give --url to try proxies and browsers too.")]
+        why = "no --url and no --public-url is given"
+        return [unseen(outside.NAME, why, "Give --url: proxies and browsers are tried too.")]
     public.answers.append(outside.look(public.url, time.time()))
     return outside.judge(public.answers[0])
 
@@ -329,7 +364,7 @@ async def _interim(reactor: Any, settings: Settings, url: str, public: PublicUrl
 async def _browser(reactor: Any, settings: Settings, url: str, public: PublicUrl) -> Iterable[Finding]:
     origin = public.origin or next((each for each in settings.cors.origins if "://" in each and "*" not in each), None)
     if origin is None:
-        return [Finding(outside.PAGES, "ok", "not looked at", "Give --origin to try one.")]
+        return [unseen(outside.PAGES, "no origin is given", "Give --origin to try one.")]
     return [await outside.check_origin(reactor, url, origin, headers=public.headers)]
 
 
@@ -350,7 +385,7 @@ def _syncs(place: CheckedDirectory) -> Iterable[Finding]:
 
 def _records(place: CheckedDirectory) -> Iterable[Finding]:
     if place.held:
-        return [Finding(records.NAME, "ok", "the daemon has it; with the daemon stopped, this reads all of it")]
+        return [unseen(records.NAME, "the daemon has it", "With the daemon stopped, this reads all of it.")]
     return records.judge(records.look(place))
 
 
@@ -410,7 +445,11 @@ def _database_checks(settings: Settings, found: list[Any]) -> Iterable[tuple[str
     def compare() -> Iterable[Finding]:
         mine, others = agreed_options(settings), found[0].workers if found else {}
         differ = [each for node, theirs in others.items() for each in disagreements(mine, theirs, node)]
-        return database.judge_workers(differ, others) if found else []
+        return (
+            database.judge_workers(differ, others)
+            if found
+            else [unseen(database.WORKERS, "the database doesn't answer", "Mend that first, and run this again.")]
+        )
 
     yield database.NAME, ask
     yield database.WORKERS, compare
@@ -428,7 +467,8 @@ def _daemon_here(settings: Settings, place: CheckedDirectory) -> Iterable[Findin
     """About one of several servers: that of this machine, if there is one."""
     path = run_directory.found(settings.run_dir, os.environ)
     if run_directory.SOCKET in settings.admin_listen and (path is None or not path.is_socket()):
-        return [Finding(daemon.NAME, "ok", "none runs on this machine, as far as --run-dir shows")]
+        why = "none runs on this machine, as far as --run-dir shows"
+        return [unseen(daemon.NAME, why, "Start it, and run this again: it tells more of itself.")]
     return daemon.judge_daemon(place, _daemon(settings))
 
 

@@ -45,9 +45,8 @@ class _Maker:
         service = makeService(options)
         service.tell = self._tell
         if self._held is not None and isinstance(service, SupervisorService):
-            service.launcher.output = cast(
-                IO[str], self._held
-            )  # else the workers' lines would come before the announcement
+            # Else the workers' lines would come before the announcement.
+            service.launcher.output = cast(IO[str], self._held)
         return service
 
 
@@ -59,8 +58,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     except usage.UsageError as problem:
         sys.stderr.write(f"resumable serve: {masked(str(problem))}; see resumable serve --help\n")
         return 2
-    out, told = sys.stdout, _teller(sys.stdout, sys.stderr, options.settings().log_format)
-    held = HeldOutput(out, time.monotonic) if told is out and told.isatty() else None
+    out: TextIO = sys.stdout
+    told = _teller(out, sys.stderr, options.settings().log_format)
+    held = HeldOutput(out, time.monotonic) if told is out and out.isatty() else None
 
     def tell(started: Started) -> None:
         text = block([*rows(started, own_address), STOP])

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from attrs import frozen
@@ -28,6 +29,7 @@ from resumable.config import BY_FLAG, OPTIONS, Option, help_line
 from resumable.config.access import ACCESS
 from resumable.config.access_settings import access_settings
 from resumable.config.file import CONFIG, BadConfig, ConfigFile, read_config
+from resumable.config.help import full_help, short_help
 from resumable.config.hooks import HOOKS
 from resumable.config.option import (
     UnknownVariable,
@@ -136,9 +138,11 @@ class Options(usage.Options):
     """The command line of ``twistd resumable``; `settings` is valid once it has been parsed."""
 
     longdesc = (
-        "A resumable upload server (tus 1.0). Each option can also be set by the environment variable named beside it;"
-        " flags win. Sizes may end in K, M, G, T (powers of 1024), times in s, m, h, d, w."
+        "An upload server that never makes a person start over: tus 1.0 and the IETF draft for resumable uploads. All"
+        " options have a default."
     )
+    metavars: ClassVar[Mapping[str, str]] = {}
+    """Kinds of the values of a subclass's own flags, for ``--help``."""
     optParameters = [[o.flag, None, None, help_line(o)] for o in OPTIONS if not o.is_switch and not o.separator]  # noqa: RUF012
     optFlags = [[o.flag, None, help_line(o)] for o in OPTIONS if o.is_switch]  # noqa: RUF012
 
@@ -156,6 +160,24 @@ class Options(usage.Options):
     def repeat(self, flag: str, value: str) -> None:
         """The flag was given once more."""
         self._repeated.setdefault(flag, []).append(value)
+
+    def opt_help(self) -> None:
+        """Display the usual options, and exit."""
+        self._help(short_help)
+
+    def opt_help_all(self) -> None:
+        """Display all options, and exit."""
+        self._help(full_help)
+
+    def _help(self, made: Callable[[str, str, Mapping[str, str], int], str]) -> None:
+        own = {}
+        for each in self.longOpt:
+            flag = each.rstrip("=")
+            if flag not in BY_FLAG:
+                own[f"{flag} {self.metavars.get(flag, 'VALUE')}" if each != flag else flag] = self.docs[flag] or ""
+        width = max(60, min(shutil.get_terminal_size((80, 24)).columns, 100))
+        print(made(self.getSynopsis(), self.longdesc, own, width))
+        sys.exit(0)
 
     def opt_version(self) -> None:
         """Display the versions of resumable, Twisted and Python, and exit."""

@@ -135,9 +135,9 @@ def who_may(started: Started) -> str:
     if not people:
         people = [_without_rule(started)]
     guards = [each.name for each in settings.hooks.guards]
-    asked = ""
-    if guards:
-        words = f"the guard {guards[0]} agrees" if len(guards) == 1 else f"the guards {', '.join(guards)} agree"
+    asked = ", if the guard agrees," if guards == ["guard"] else ""
+    if guards and not asked:
+        words = f"the guards {', '.join(guards)} agree" if len(guards) > 1 else f"the guard {guards[0]} agrees"
         asked = f", if {words},"
     return " or ".join(people) + asked
 

@@ -1,4 +1,4 @@
-"""What people at a terminal see of a start: in the foreground the announcement before the log; of a daemon, where it is.
+"""What people at a terminal see of a start: the announcement before the log; of a daemon, where it went.
 
 Invariants: no line of the log is lost, or waits longer than `PATIENCE`; a daemon keeps nothing of the terminal open
 once its start has succeeded or failed.

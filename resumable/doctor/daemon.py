@@ -17,13 +17,15 @@ from resumable import __version__
 from resumable.config.options import Settings
 from resumable.daemon import remote_tier as tiers
 from resumable.doctor.directory import CheckedDirectory
-from resumable.doctor.findings import Finding
-from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, PROXIED, check_ports
+from resumable.doctor.findings import Finding, unseen
+from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, PROXIED, check_ports, split_endpoint
 from resumable.model.errors import StartupError
 from resumable.remotes.urls import RemoteSpec
 
 NAME = "daemon"
 OPTIONS = "options"
+PORTS = "ports"
+_SOCKETS = "there are only sockets in the file system, and a look could remove one"
 
 
 @frozen
@@ -46,7 +48,7 @@ def judge_daemon(place: CheckedDirectory, found: DaemonStatus | None) -> list[Fi
         what = f"whether one has {place.directory} can't be told from here"
         return [Finding(NAME, "warn", what, "Run this as the user that the daemon runs as.")]
     if found is None:
-        return [Finding(NAME, "ok", f"none has {place.directory}; what only a running one knows was not looked at")]
+        return [unseen(NAME, f"none has {place.directory}", "Start it, and run this again: it tells more of itself.")]
     if found.asked is None:
         what = "it runs, and answers no operators"
         return [Finding(NAME, "warn", what, "Leave --admin-listen out, or give this the one that it runs with.")]
@@ -65,21 +67,30 @@ def judge_daemon(place: CheckedDirectory, found: DaemonStatus | None) -> list[Fi
     return findings or [Finding(NAME, "ok", f"it is ready{version}")]
 
 
-def look_at_options(settings: Settings, place: CheckedDirectory, make: Callable[[], object]) -> list[str]:
+def look_at_options(make: Callable[[], object]) -> list[str]:
     """The reasons why the daemon would not start, a line each. ``make`` makes the service as the start does."""
-    steps: list[Callable[[], object]] = [make]
-    for flag, given in ((LISTEN, settings.listen), (ADMIN_LISTEN, settings.admin_listen)):
-        for each in given:
-            if place.held is False:
-                steps.append(partial(_try, each, flag))
-    return [problem for step in steps if (problem := _problem(step)) is not None]
+    return [problem for step in [make] if (problem := _problem(step)) is not None]
 
 
-def _try(description: str, flag: str) -> None:
-    """See that the port can be had. Raises StartupError."""
+def check_all_ports(settings: Settings, held: bool | None) -> list[Finding]:
+    """The findings about the ports. ``held``: whether a daemon has them; None where that can't be told."""
+    given = [(LISTEN, each) for each in settings.listen] + [(ADMIN_LISTEN, each) for each in settings.admin_listen]
     # Sockets in the file system are left alone: a look at one removes the one that a killed daemon has left.
-    if not description.removeprefix(PROXIED).startswith("unix:"):
-        check_ports([description], flag)
+    ports = [(flag, each) for flag, each in given if _is_port(each)]
+    if held is not False:
+        why = "a daemon has them" if held else "whether a daemon has them can't be told from here"
+        return [unseen(PORTS, why, "Stop the daemon, and run this as its user." if held else "Run this as its user.")]
+    problems = [(flag, _problem(partial(check_ports, [each], flag))) for flag, each in ports]
+    findings = [refused(problem, PORTS) for _, problem in problems if problem is not None]
+    if findings:
+        return findings
+    if not ports:
+        return [unseen(PORTS, _SOCKETS, "The start tells.")]
+    return [Finding(PORTS, "ok", f"{len(ports)} can be had")]
+
+
+def _is_port(description: str) -> bool:
+    return split_endpoint(description.removeprefix(PROXIED))[0] in ("tcp", "tcp4", "tcp6", "ssl")
 
 
 def _problem(step: Callable[[], object]) -> str | None:
@@ -102,9 +113,9 @@ def unheeded(variable: str) -> Finding:
     return Finding(OPTIONS, "warn", variable, "Take it out of the environment, or correct its name.")
 
 
-def refused(problem: str) -> Finding:
+def refused(problem: str, name: str = OPTIONS) -> Finding:
     """The finding about an error at the start. Its advice is in the error's own text."""
-    return Finding(OPTIONS, "bad", problem, "The daemon doesn't start with that: change it where it was given.")
+    return Finding(name, "bad", problem, "The daemon doesn't start with that: change it where it was given.")
 
 
 async def look_at_remotes(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:

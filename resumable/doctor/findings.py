@@ -1,6 +1,7 @@
 """A finding of the doctor, and numbers as people read them.
 
-Invariants: a finding that is not "ok" says what to change. A number is never shown more exactly than it is known.
+Invariants: a finding that is not "ok" says what to change; what wasn't looked at is never "ok". A number is never
+shown more exactly than it is known.
 Units as `resumable.model.values` reads them.
 """
 
@@ -10,7 +11,8 @@ from typing import Literal
 
 from attrs import frozen
 
-Level = Literal["ok", "warn", "bad"]
+Level = Literal["ok", "warn", "bad", "skip"]
+"""``skip``: it wasn't looked at."""
 
 
 @frozen
@@ -23,6 +25,11 @@ class Finding:
     level: Level
     what: str
     advice: str = ""
+
+
+def unseen(name: str, why: str, advice: str) -> Finding:
+    """The finding about what wasn't looked at. ``why``: continues the sentence; ``advice``: what helps."""
+    return Finding(name, "skip", f"not looked at: {why}", advice)
 
 
 _STEPS = ((86400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from twisted.web.iweb import IPolicyForHTTPS
 
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, unseen
 from resumable.doctor.visitor import Heard, TusAnswer, Unanswered, Visitor, upload_at
 from resumable.protocol.draft import DIALECTS, VERSION_FIELD
 
@@ -70,7 +70,7 @@ async def check_interim(
         broken = final is None or (final.status >= 500 and not _is_ours(final))
         works = broken and _made((await _begin(visitor, url, {}, body, patience)).final)
     except Unanswered as why:
-        return Finding(NAME, "ok", f"not looked at: {why}")
+        return unseen(NAME, str(why), "See what is said of the public URL.")
     return _judged(heard, interim, works)
 
 
@@ -95,7 +95,9 @@ def _judged(heard: Heard, interim: str, works: bool) -> Finding:
         return Finding(NAME, "bad", "the proxy takes a 104 for the answer: it adds an answer's fields to it", _NEVER)
     if not _made(final):
         how = "not at all" if final is None else f"with {final.status}"
-        return Finding(NAME, "ok", f"not looked at: a creation of the draft is answered {how}")
+        return unseen(
+            NAME, f"a creation of the draft is answered {how}", "Give --header with credentials, if it lacks them."
+        )
     if _located(heard.early):
         return Finding(NAME, "ok", "a 104 with Location comes before the answer, so iOS can resume")
     if _located(heard.late):

@@ -17,7 +17,7 @@ from attrs import frozen
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IPolicyForHTTPS
 
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, unseen
 from resumable.doctor.visitor import TusAnswer, Unanswered, Visitor, upload_at
 
 BUFFERING: Final = "proxy buffering"
@@ -239,7 +239,7 @@ class _Refusal:
     def finding(self) -> Finding:
         what = f"an upload with {self.size} bytes of metadata can't be made: POST is {_how(self.answer)}"
         if self.answer is not None and self.answer.is_tus:
-            return Finding(METADATA, "ok", f"not looked at: {what}")  # by a guard, or a rate
+            return unseen(METADATA, what, "Give --header with credentials, or try later: a rate may be used up.")
         return Finding(METADATA, "warn", what, _LONGER_REQUESTS)
 
 

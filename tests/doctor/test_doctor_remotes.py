@@ -8,7 +8,6 @@ from contextlib import closing
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
@@ -16,8 +15,9 @@ from resumable import __version__
 from resumable.config.options import Options
 from resumable.doctor import daemon
 from resumable.doctor.daemon import DaemonStatus
-from resumable.doctor.directory import CheckedDirectory, place_of
+from resumable.doctor.directory import CheckedDirectory
 from resumable.model.errors import StartupError
+from tests.parsing import parse
 
 HERE = CheckedDirectory("/u", "/u", True)
 
@@ -63,7 +63,7 @@ def test_without_remotes_that_is_said():
 @pytest.mark.parametrize(
     ("found", "level", "words"),
     [
-        (None, "ok", "none has /u"),
+        (None, "skip", "not looked at: none has /u"),
         (DaemonStatus("unix:/s", version=__version__), "ok", f"version {__version__}"),
         (DaemonStatus("unix:/s"), "ok", "it is ready"),
         (DaemonStatus(), "warn", "no operators"),
@@ -86,36 +86,37 @@ def test_where_the_lock_is_for_others_only_nothing_is_said_of_a_daemon():
 # The options
 
 
-def refused(given, place, make=lambda: None):
-    return daemon.look_at_options(given, place, make)
-
-
-def test_options_that_a_daemon_would_start_with(tmp_path):
-    assert refused(settings("--upload-dir", str(tmp_path)), place_of(str(tmp_path))) == []
+def test_options_that_a_daemon_would_start_with():
+    assert daemon.look_at_options(lambda: None) == []
     assert daemon.judge_options([])[0].level == "ok"
 
 
-def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own(tmp_path):
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        given = settings("--listen", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
-        here = place_of(str(tmp_path))
-        (problem,) = refused(given, here)
-        assert "the port is in use" in problem
-        assert daemon.judge_options([problem])[0].level == "bad"
-        for known in (True, None):
-            assert refused(given, evolve(here, held=known)) == []
-
-
-def test_what_the_start_refuses_is_told_of(tmp_path):
+def test_what_the_start_refuses_is_told_of():
     def make():
         raise StartupError("the file of tokens can't be read")
 
-    assert refused(settings(), place_of(str(tmp_path)), make) == ["the file of tokens can't be read"]
+    assert daemon.look_at_options(make) == ["the file of tokens can't be read"]
+    assert daemon.judge_options(["x"])[0].level == "bad"
+
+
+def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own():
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        given = settings("--listen", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
+        (found,) = daemon.check_all_ports(given, False)
+        assert found.level == "bad" and "the port is in use" in found.what
+        for held in (True, None):
+            (found,) = daemon.check_all_ports(given, held)
+            assert found.level == "skip" and found.what.startswith("not looked at: ") and found.advice
+
+
+def test_ports_that_can_be_had_are_counted():
+    (found,) = daemon.check_all_ports(settings("--listen", "tcp:0:interface=127.0.0.1"), False)
+    assert (found.level, found.what) == ("ok", "2 can be had")
 
 
 def test_a_socket_that_a_killed_daemon_has_left_stays(tmp_path):
     path = f"{tmp_path}/s"
     with closing(socket.socket(socket.AF_UNIX)) as left:
         left.bind(path)
-    assert refused(settings("--listen", f"unix:{path}"), place_of(str(tmp_path))) == []
-    assert os.path.exists(path)
+    (found,) = daemon.check_all_ports(parse("--listen", f"unix:{path}"), False)
+    assert os.path.exists(path) and found.level == "skip"

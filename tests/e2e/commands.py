@@ -74,7 +74,7 @@ def findings(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> li
 def looked(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, str | None]]:
     """Level, what and advice by the name of each check, but of the machine's; the worst where one has several."""
     found = findings(*flags, cwd=cwd, env=env)
-    order = ["ok", "warn", "bad"]
+    order = ["ok", "skip", "warn", "bad"]
     found.sort(key=lambda each: order.index(each["level"]))
     return {
         each["check"]: (each["level"], each["what"], each["advice"]) for each in found if each["check"] not in MACHINE

@@ -33,9 +33,10 @@ def running() -> Iterator[Daemon]:
 
 def test_before_the_first_start_all_is_well_and_nothing_is_made(tmp_path: Path) -> None:
     found = looked(*listen(), "--remote", "memory://far", cwd=tmp_path)
-    assert {level for level, *_ in found.values()} == {"ok"}
+    assert {name for name, (level, *_) in found.items() if level == "skip"} == {"daemon", "public URL"}
+    assert {level for level, *_ in found.values()} == {"ok", "skip"}
     names = {"options", "permissions", "file locks", "catalog", "daemon", "remote memory://far", "public URL"}
-    assert set(found) == names
+    assert set(found) == names | {"ports", "access", "hooks"}
     assert os.listdir(tmp_path) == []
 
 
@@ -44,15 +45,16 @@ def test_people_read_lines_that_begin_with_how_it_is(tmp_path: Path) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == "ok    options           the daemon would start with these"
-    assert all(line[:4].strip() in ("ok", "warn", "bad") for line in lines[:-2] if line[:1] != " ")
-    assert lines[-1] == "all is well" or "see what to change" in lines[-1]
+    assert all(line[:4].strip() in ("ok", "warn", "bad", "skip") for line in lines[:-2] if line[:1] != " ")
+    assert lines[-1].startswith("all is well; ") or "see what to change" in lines[-1]
 
 
 def test_beside_a_daemon_it_asks_that_daemon_and_leaves_it_alone(running: Daemon) -> None:
     before = sorted(path.name for path in running.upload_dir.rglob("*"))
     flags = [*running.arguments()[1:], "--url", running.url, "--origin", "https://example.org"]
     found = looked(*flags, cwd=running.home)
-    assert {level for level, *_ in found.values()} == {"ok"}, found
+    assert {name for name, (level, *_) in found.items() if level != "ok"} == {"ports", "catalog"}, found
+    assert found["ports"][0] == found["catalog"][0] == "skip"
     assert "has the upload directory" in found["file locks"][1]
     assert "the daemon has it" in found["catalog"][1]
     assert found["daemon"][1].startswith("it is ready")

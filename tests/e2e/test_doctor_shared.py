@@ -32,9 +32,10 @@ def test_before_the_first_start_nothing_is_made(tmp_path: Path) -> None:
     (tmp_path / "up").mkdir(mode=0o700)
     flags = ("--catalog", url, "--upload-dir", str(tmp_path / "up"), "--run-dir", str(tmp_path / "run"))
     found = looked(*listen(), *flags, cwd=tmp_path)
-    assert {level for level, *_ in found.values()} == {"ok"}, found
+    assert {name for name, (level, *_) in found.items() if level != "ok"} == {"daemon", "public URL"}, found
     assert set(found) == {
-        *("options", "permissions", "database", "workers", "shared directory", "daemon", "remotes", "public URL")
+        *("ports", "access", "hooks"),
+        *("options", "permissions", "database", "workers", "shared directory", "daemon", "remotes", "public URL"),
     }
     assert list((tmp_path / "up").iterdir()) == []
     with psycopg.connect(url) as connection:

@@ -31,7 +31,7 @@ def test_help_shows_the_plugin(tmp_path: Path) -> None:
     done = run_twistd("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "    resumable " in done.stdout
-    flags = run_twistd("resumable", "--help", cwd=tmp_path).stdout
+    flags = run_twistd("resumable", "--help-all", cwd=tmp_path).stdout
     for flag in ("port", "listen", "upload-dir", "base-path", "max-size", "expire-after", "network-timeout"):
         assert f"--{flag}" in flags
     for flag in ("public-url", "behind-proxy"):
@@ -141,6 +141,7 @@ def test_a_start_that_fails_late_ends(daemonised: bool, tmp_path: Path) -> None:
         said = done.stdout + done.stderr
         assert done.returncode == 1, said
         assert "newer release" in said and "Traceback" not in said
+        assert not daemonised or f"(log: {tmp_path / 'log'})" in said
         lock = DirectoryLock(str(daemon.upload_dir / ".resumable" / "lock"))
         assert eventually(lambda: acquired(lock))
         lock.release()
@@ -269,7 +270,7 @@ def test_as_a_daemon_with_pidfile_and_logfile(tmp_path: Path) -> None:
     started = run_twistd(f"--pidfile={pid_file}", f"--logfile={log}", "resumable", *listen, cwd=tmp_path)
     try:
         assert started.returncode == 0, started.stderr
-        assert started.stdout + started.stderr == ""
+        assert started.stderr == "" and str(log) in started.stdout
         pid = int(eventually(lambda: pid_file.read_text() if pid_file.exists() else ""))
         assert eventually(lambda: answers(port))
         with closing(Tus(port)) as tus:
