@@ -20,7 +20,7 @@ from resumable.cli.main import OWN, OwnCommand
 from resumable.cli.main import parser as plain_parser
 from resumable.config import BY_FLAG, Option
 from resumable.config.file import CONFIG
-from resumable.config.sample import subjects
+from resumable.config.sample import groups
 
 _CHOICES: Final = re.compile(r"[a-z0-9-]+(\|[a-z0-9-]+)+")
 
@@ -71,7 +71,7 @@ def usage_flags(parser: argparse.ArgumentParser, options: usage.Options) -> None
 
 def server_flags(parser: argparse.ArgumentParser, flags: Collection[str] = tuple(BY_FLAG)) -> None:
     """Add those of the server's flags, a group for each subject."""
-    for title, options in (("Configuration", (CONFIG,)), *subjects()):
+    for title, options in {"Configuration": [CONFIG], **groups()}.items():
         named = [option for option in options if option.flag in flags]
         group = parser.add_argument_group(title) if named else parser
         for option in named:

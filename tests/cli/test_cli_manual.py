@@ -14,7 +14,7 @@ from resumable.cli.described import describe
 from resumable.cli.main import OWN, main
 from resumable.cli.manual import page, typeset
 from resumable.config import OPTIONS
-from resumable.config.sample import subjects
+from resumable.config.sample import groups
 
 COMMANDS = ([], *([each] for each in OWN), ["ls"], ["rm"], ["catalog", "move"], ["config", "init"], ["twistd"])
 
@@ -48,7 +48,7 @@ def test_the_first_page_names_every_command_and_leads_to_its_page(capsys):
 @pytest.mark.parametrize("words", [["twistd"], ["doctor"], ["config", "check"]], ids=" ".join)
 def test_pages_of_the_server_have_each_option_under_its_subject(words, capsys):
     text = plain(printed(capsys, *words))
-    for title, options in subjects():
+    for title, options in groups().items():
         section = text.partition(f".SH {title.upper()}\n")[2].partition(".SH ")[0]
         for option in options:
             heading = f".TP\n--{option.flag} {option.metavar}".rstrip()
