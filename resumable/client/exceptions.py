@@ -57,7 +57,7 @@ class NotResumable(ClientError):
 
 
 class NotTrusted(ClientError):
-    """The server's certificate can't be verified."""
+    """The server's certificate can't be verified, or what is there doesn't speak TLS."""
 
 
 class GaveUp(ClientError):

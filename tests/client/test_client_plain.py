@@ -90,6 +90,7 @@ async def test_cancelling_the_deferred_ends_the_transfer_and_the_next_goes_on(
     (leftover,) = state.entries()
     it = AsyncClient(reactor, ClientOptions(), state=state)
     assert (await it.leftovers(server.url)) == [leftover]
+    assert await it.offset(leftover) is not None
     done = await it.put(path, server.url)
     await it.close()
     assert done.url == leftover.url
@@ -110,8 +111,13 @@ async def test_cancel_ends_the_blocking_face_from_another_thread(
 
     with pytest.raises(TransferCancelled):
         await deferToThread(client.put, path, server.url, on_event=on_event)
+    (leftover,) = client.leftovers()
+    assert client.offset(leftover) is not None
+    server.uploads.clear()
+    assert client.offset(leftover) is None
+    client.forget(leftover)
     client.close()
-    assert len(client.leftovers()) == 1
+    assert client.leftovers() == []
 
 
 def test_what_on_event_raises_ends_the_transfer(server: PlainTus, state: StateFile) -> None:

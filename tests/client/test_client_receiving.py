@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from base64 import b64encode
@@ -25,6 +26,7 @@ from resumable.client import (
 )
 from resumable.client.effects import Exchange, HttpReply
 from resumable.client.receiving import get_steps, safe_name
+from resumable.client.receiving_stream import get_into_stream
 from tests.client.world import LOST_BEFORE, Fault, World, answer, cut_after
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -173,6 +175,22 @@ def test_what_isnt_there_is_told(world: FileWorld, target: Path) -> None:
     world.fails(answer(404))
     with pytest.raises(NothingThere):
         world.get(target)
+
+
+def test_into_a_stream_it_goes_on_within_the_call_and_is_checked(world: FileWorld) -> None:
+    out = io.BytesIO()
+    world.fails(cut_after(7000), LOST_BEFORE, cut_after(5))
+    done = world.run(get_into_stream(world.transfer(address=URL), out))
+    assert (out.getvalue(), done.checked, done.size) == (DATA, True, len(DATA))
+
+
+def test_into_a_stream_another_file_is_never_spliced(world: FileWorld) -> None:
+    world.fails(cut_after(7000))
+    world.before = lambda exchange: setattr(world, "tag", f'"{len(world.requests)}"')
+    out = io.BytesIO()
+    with pytest.raises(TargetUnwritable, match="can't be taken back"):
+        world.run(get_into_stream(world.transfer(address=URL), out))
+    assert out.getvalue() == DATA[:7000]
 
 
 FAULTS = st.one_of(st.none(), st.just(LOST_BEFORE), st.integers(0, len(DATA)).map(cut_after), st.just(answer(503)))
