@@ -54,7 +54,7 @@ PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "data-binary", "limit-rate", "max-time", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
 OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
-OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to"}
+OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to", "no-browser"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 SOAK = {"shape"}
 OTHERS_FLAGS = PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | NPM | OTHERS

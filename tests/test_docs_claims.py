@@ -21,6 +21,7 @@ import yaml
 
 from resumable import __version__
 from resumable.cli.checkup import DoctorOptions
+from resumable.cli.dashboard import dashboard_parser
 from resumable.cli.main import parsed, parser
 from resumable.cli.moving import move_parser
 from resumable.config import OPTIONS
@@ -186,6 +187,8 @@ def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, 
         try_daemon(Options({}), arguments, tmp_path)
     elif arguments[:1] == ["doctor"]:
         try_daemon(DoctorOptions({}), arguments[1:], tmp_path)
+    elif arguments[:1] == ["dashboard"]:
+        dashboard_parser().parse_args(arguments[1:])
     elif arguments[:1] == ["catalog"]:
         if "--to" in arguments:  # else it is only named
             move_parser().parse_args(arguments[1:])
