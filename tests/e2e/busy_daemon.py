@@ -6,8 +6,9 @@ import tempfile
 import threading
 from pathlib import Path
 
-from .daemon import Daemon, eventually, free_port
+from .daemon import Daemon, free_port
 from .tus import Tus, metadata, pattern
+from .wire import Wire
 
 TOKEN = "operators-only-0123456789"
 
@@ -66,9 +67,8 @@ class BusyDaemon(Daemon):
         return self.ids[name]
 
     def _send(self, path: str, offset: int, size: int, rate: int) -> None:
-        tus = Tus(self.port)
+        wire = Wire(self.port)
         try:
-            wire = tus.wire()
             wire.send(
                 f"PATCH {path} HTTP/1.1\r\nHost: t\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
                 f"Content-Type: application/offset+octet-stream\r\nContent-Length: {size - offset}\r\n\r\n"
@@ -76,7 +76,7 @@ class BusyDaemon(Daemon):
             while not self._over.wait(0.1) and wire.offer(bytes(rate // 10)):
                 pass
         finally:
-            tus.close()
+            wire.close()
 
     def fill(self) -> None:
         """Make some of everything."""
@@ -92,6 +92,3 @@ class BusyDaemon(Daemon):
             thread.join()
         super().close()
         self.place.cleanup()
-
-
-__all__ = ["TOKEN", "BusyDaemon", "eventually"]

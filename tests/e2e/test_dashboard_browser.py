@@ -14,7 +14,6 @@ import pytest
 from . import tools
 from .busy_daemon import TOKEN, BusyDaemon
 from .daemon import BOUND, environment, eventually
-from .test_browser import chromium
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +39,7 @@ def relay(daemon: BusyDaemon) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def seen() -> Iterator[dict[str, dict[str, Any]]]:
     """What came of each scenario."""
-    browser, node = chromium(), tools.need("node")
+    browser, node = tools.chromium(), tools.need("node")
     tools.install_npm("playwright-core and axe-core", tools.HERE / "browser")
     with BusyDaemon() as daemon:
         if daemon.shares:

@@ -176,7 +176,7 @@ def test_pieces_get_smaller_when_a_proxy_refuses_large_ones(outcomes: Any, tus: 
 
 def test_a_refusal_is_told_in_the_servers_words_and_can_be_tried_again(outcomes: Any, tus: Tus) -> None:
     it = played(outcomes, "refused")
-    assert "Your quota is used up." in it["denied"] and "Ask the operator" in it["denied"]
+    assert "(Your quota is used up)" in it["denied"] and "Ask the operator" in it["denied"]
     assert "no space left" in it["full"] and "goes on by itself" in it["full"]
     assert content(tus, it["url"]) == NOTES
 

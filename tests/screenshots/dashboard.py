@@ -6,12 +6,11 @@ from pathlib import Path
 
 from tests.e2e import tools
 from tests.e2e.busy_daemon import TOKEN, BusyDaemon
-from tests.e2e.test_browser import chromium
 
 
 def take(docs: Path) -> None:
     """Write the pictures into ``docs``."""
-    browser, node = chromium(), tools.need("node")
+    browser, node = tools.chromium(), tools.need("node")
     tools.install_npm("playwright-core", tools.HERE / "browser")
     with BusyDaemon() as daemon:
         daemon.start()

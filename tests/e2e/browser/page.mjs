@@ -111,7 +111,7 @@ const scenarios = {
     way.left = Infinity
     await page.reload()
     await inState(page, 'film.mp4', 'unfinished')
-    const line = await lineOf(page, 'film.mp4', 'has arrived')
+    const line = await lineOf(page, 'film.mp4', /[1-9]%.*has arrived/)
     const refusals = []
     for (const path of [NOTES, OTHER, file(DATES.touched)]) {
       await again(page, 'film.mp4', path)
@@ -140,7 +140,7 @@ const scenarios = {
       page = await second.page()
       await open(page, way)
       await inState(page, 'film.mp4', 'unfinished')
-      const line = await lineOf(page, 'film.mp4', 'has arrived')
+      const line = await lineOf(page, 'film.mp4', /[1-9]%.*has arrived/)
       await page.setInputFiles('#files', FILM) // with the big button, or dropped: it is recognised
       await inState(page, 'film.mp4', 'done')
       return { line, offsets: resumedAt(way), made: way.of('POST').length, url: await linkOf(page, 'film.mp4') }

@@ -84,8 +84,8 @@ const en = {
   elsewhere: 'Another tab of this browser is sending it.',
   denied: 'You may not do this ({why}). Ask the operator of this server.',
   needsToken: 'Waiting for an access token',
-  refused: 'The server refuses it: {why}',
-  broken: 'It did not work: {why}',
+  refused: 'The server refuses it: {why}.',
+  broken: 'It did not work: {why}.',
   directory: 'It cannot be read. Choose it with the button instead.',
 
   otherName: 'This is not {name}: it is called {other}. Choose {name}, or drop the other file above to send it as well.',
@@ -198,8 +198,8 @@ const de = {
   elsewhere: 'Ein anderer Tab dieses Browsers sendet es schon.',
   denied: 'Das dürfen Sie nicht ({why}). Fragen Sie den Betreiber dieses Servers.',
   needsToken: 'Wartet auf ein Zugangstoken',
-  refused: 'Der Server lehnt es ab: {why}',
-  broken: 'Es ging nicht: {why}',
+  refused: 'Der Server lehnt es ab: {why}.',
+  broken: 'Es ging nicht: {why}.',
   directory: 'Nicht lesbar. Nehmen Sie stattdessen den Knopf.',
 
   otherName: 'Das ist nicht {name}, sondern {other}. Wählen Sie {name}; um die andere auch zu senden, legen Sie sie oben ab.',

@@ -122,7 +122,7 @@ export class Row {
     const { state, record } = sending
     const all = size(sending.size)
     if (state === 'unfinished') {
-      const key = sending.arrived ? 'again' : 'againNothing'
+      const key = record.url || record.urls ? 'again' : 'againNothing'
       return join(t(key, { percent: percent(sending.arrived, sending.size) }), all)
     }
     if (state === 'done') return join(t(record.copies ? 'doneStored' : 'doneReceived'), all, whole(when(record.finished)))

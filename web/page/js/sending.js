@@ -225,7 +225,7 @@ export class Sending {
     const pause = Number(response?.getHeader('Retry-After')) || 0
     this.upload?.abort() // the other parts; it forgets the answer
     if (status === 0) return this.cut(error, method)
-    const why = problem?.detail || problem?.title || `HTTP ${status}`
+    const why = (problem?.detail || problem?.title || `HTTP ${status}`).replace(/\.$/, '')
     if (status === 401) return this.set('locked', { key: 'needsToken' }, true)
     if (status === 403) return this.set('failed', { key: 'denied', values: { why } }, true)
     if (status === 413 && !problem) return this.shrink()
