@@ -53,6 +53,7 @@ PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "data-binary", "limit-rate", "max-time", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
 OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
+OPERATORS |= {"watch", "full-id", "force"}
 OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 SOAK = {"shape"}
