@@ -55,11 +55,11 @@ PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "data-binary", "limit-rate", "max-time", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
 OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
-OPERATORS |= {"output", "write", "user", "force", "twistd", "watch", "help-all"}
+OPERATORS |= {"output", "write", "user", "force", "twistd", "watch", "help-all", "full-id", "no-browser"}
+OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to"}
 SENDERS = {"name", "meta", "follow", "restart", "jobs", "parallel", "chunk-size", "checksum", "announce", "protocol"}
 SENDERS |= {"wait", "ca-file", "insecure", "retry-for", "only-at", "limit-rate", "verbose", "list", "forget", "remove"}
 SENDERS |= {"output", "overwrite"}
-OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to", "no-browser"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 SOAK = {"shape"}
 OTHERS_FLAGS = SENDERS | PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | NPM | OTHERS

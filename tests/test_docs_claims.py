@@ -24,9 +24,9 @@ from resumable import __version__
 from resumable.cli import examples
 from resumable.cli.checkup import DoctorOptions
 from resumable.cli.configure import ShowOptions
+from resumable.cli.dashboard import dashboard_parser
 from resumable.cli.get import get_parser
 from resumable.cli.main import OWN, parsed, parser
-from resumable.cli.dashboard import dashboard_parser
 from resumable.cli.moving import move_parser
 from resumable.cli.put import put_parser
 from resumable.cli.serve import ServeOptions
