@@ -91,7 +91,7 @@ def test_one_upload_is_shown_in_both_tiers_and_retried_after_a_question(seen: di
     assert found["asked"] and found["closed"] and found["violations"] == []
 
 
-@pytest.mark.parametrize("scenario", ["delete", "drain", "direct"])
+@pytest.mark.parametrize("scenario", ["delete", "drain", "replay", "direct"])
 def test_what_changes_something_is_asked_first_and_done_then(seen: dict[str, dict[str, Any]], scenario: str) -> None:
     assert came_of(seen, scenario).get("kept", True)
 

@@ -111,6 +111,16 @@ await say('drain', async () => {
   return {}
 })
 
+await say('replay', async () => {
+  // an event is dead after many attempts only: the page is told that there are two
+  await page.route('**/v1/hooks', (route) => route.fulfill({ json: { hooks: { billing: { waiting: 0, dead: 2, oldest: null } } } }))
+  await page.locator('.place', { hasText: '2 dead events' }).getByRole('button', { name: 'Replay' }).click()
+  await page.locator('#ask', { hasText: '2 events will be delivered again' }).getByRole('button', { name: 'Replay' }).click()
+  await page.locator('#banner', { hasText: /\d+ events? will be delivered again/ }).waitFor()
+  await page.unroute('**/v1/hooks')
+  return {}
+})
+
 await say('foreign page', async () => {
   const other = await relayed.newPage()
   await other.route('https://evil.example/', (route) => route.fulfill({ body: '<p>evil</p>', contentType: 'text/html' }))

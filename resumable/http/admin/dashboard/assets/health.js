@@ -19,7 +19,7 @@ const charts = [
     ],
     format: (value) => rate(value),
     least: 1024,
-    note: (document) => `${plural(document.appending.at(-1) ?? 0, "upload")} moving; in from clients, out to remotes`,
+    note: (document) => `${plural(document.appending.at(-1) ?? 0, "upload")} moving`,
   }),
   chart({
     title: "Lag",
