@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 from resumable.daemon.announcement import Row, Started, block, own_address, rows
 from resumable.masking import masked
 
-PATIENCE: Final = 2.0
+PATIENCE: Final = 5.0
 """Seconds for which the log waits for the announcement: a start that takes longer shows what it does."""
 
 

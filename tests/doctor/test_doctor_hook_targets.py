@@ -64,6 +64,7 @@ async def test_a_server_that_nobody_runs_is_bad(kind, words):
     assert "nobody listens there" in found.what and words in found.advice and "secret" not in found.what
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
 @pytest_twisted.ensureDeferred
 async def test_a_certificate_that_is_not_trusted_is_bad_and_one_that_is_is_well(tmp_path):
     authority = certified("ours")

@@ -25,6 +25,16 @@ from .daemon import BOUND, environment, eventually, free_port, run_twistd
 WARNING = "there is no access rule"
 
 
+#: ``resumable`` whose log waits for the block on a busy machine too.
+PATIENT = """
+import sys
+from resumable.daemon import terminal
+terminal.PATIENCE = 600.0
+from resumable.cli.main import main
+sys.exit(main())
+"""
+
+
 class Served:
     """A ``resumable serve`` that runs. ``said``: its output up to now, of a terminal or of a file."""
 
@@ -33,7 +43,7 @@ class Served:
         self._main, child = pty.openpty() if terminal else (None, os.open(self._path, os.O_CREAT | os.O_WRONLY))
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "resumable", "serve", *arguments],
+                [sys.executable, "-c", PATIENT, "serve", *arguments],
                 cwd=home,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -126,8 +136,10 @@ def test_one_warning_says_that_everybody_may_upload(host: str, warned: int, tmp_
 
 
 def test_with_json_each_line_of_the_output_is_json(tmp_path: Path) -> None:
-    with serving(tmp_path, "--host", "127.0.0.1", "--port", "0", "--log-format", "json") as served:
+    port = free_port()
+    with serving(tmp_path, "--host", "127.0.0.1", "--port", str(port), "--log-format", "json") as served:
         served.wait_for("upload directory ready")
+        assert uploads_to(f"http://127.0.0.1:{port}/files/"), "so it runs by now"
         assert served.stop() == 0
         lines = [json.loads(line) for line in served.said.splitlines()]
         assert any("uploads are taken" in line["message"] for line in lines)
