@@ -75,11 +75,17 @@ def _get(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int
     runs = Runs(trips, fetch, given.jobs, it.cancel)
     runs.start()
     aside = given.output == STANDARD_OUTPUT
-    ended = runs.show(board(given, environ, len(trips) <= FEW, aside), lambda trip, result: None)
+    ended = runs.show(board(given, environ, len(trips) <= FEW, aside), _named)
     if ended.interrupted:
         complain(_interrupted(ended, trips, given))
         return 130
     return 1 if ended.together.failed or runs.untried else 0
+
+
+def _named(trip: Trip, result: Result) -> None:
+    """It has the name now that the server, or its user, has chosen."""
+    if result.where != STANDARD_OUTPUT:
+        trip.name = os.path.basename(result.where)
 
 
 def _poured(it: client.Client, url: str, heard: OnEvent) -> Result:
