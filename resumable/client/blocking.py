@@ -22,8 +22,9 @@ from resumable.client.events import Downloaded, Tiers, TransferEvent, Uploaded
 from resumable.client.links import Connector, Interrupt, tls_context
 from resumable.client.looking import look
 from resumable.client.pace import TokenBucket
-from resumable.client.putting import put_steps, remove_steps
+from resumable.client.putting import offset_steps, put_steps, remove_steps
 from resumable.client.receiving import get_steps
+from resumable.client.receiving_stream import get_into_stream
 from resumable.client.sources import source_of
 from resumable.client.state_file import Leftover, StateFile
 from resumable.client.wire import Wire
@@ -87,15 +88,14 @@ class Client:
     def get(
         self,
         url: str,
-        target: str | os.PathLike[str],
+        target: str | os.PathLike[str] | BinaryIO,
         *,
         on_event: OnEvent | None = None,
         overwrite: bool = False,
     ) -> Downloaded:
-        """Receive a file; into a directory by the name that the server gives. The same call again goes on at the same
-        byte of ``target`` + ".part". Raises ClientError: see `exceptions`."""
-        transfer = self._transfer(url, url, on_event)
-        return self._run(get_steps(transfer, Path(target), overwrite))
+        """Receive a file; into a directory by the name that the server gives; or into a binary stream. The same call
+        again goes on at the same byte of ``target`` + ".part". Raises ClientError: see `exceptions`."""
+        return self._run(getting(self._transfer(url, url, on_event), target, overwrite))
 
     def status(self, url: str) -> Tiers | None:
         """What the server tells of both tiers; None: it has no such resource. Raises ClientError."""
@@ -110,6 +110,15 @@ class Client:
         """Remove it at the server, and forget it. Raises ClientError; then it isn't forgotten."""
         transfer = self._transfer(leftover.source, leftover.endpoint, None)
         self._run(remove_steps(transfer, leftover.key))
+
+    def forget(self, leftover: Leftover) -> None:
+        """Forget it, and leave what the server has. Raises StateUnusable."""
+        self.state.forget(leftover.key)
+
+    def offset(self, leftover: Leftover) -> int | None:
+        """How many bytes of it the server has; None: it has it no longer. Raises ClientError."""
+        transfer = self._transfer(leftover.source, leftover.endpoint, None)
+        return self._run(offset_steps(transfer, leftover))
 
     def cancel(self) -> None:
         """End all calls that run: they raise TransferCancelled soon. For handlers of signals, and for other threads."""
@@ -168,7 +177,7 @@ def put(
 
 def get(
     url: str,
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | BinaryIO,
     *,
     options: ClientOptions | None = None,
     on_event: OnEvent | None = None,
@@ -176,6 +185,13 @@ def get(
     """One `Client.get`."""
     with Client(options, on_event=on_event) as client:
         return client.get(url, target)
+
+
+def getting(transfer: ClientTransfer, target: str | os.PathLike[str] | BinaryIO, overwrite: bool) -> Steps[Downloaded]:
+    """The steps that receive into a path or a stream."""
+    if isinstance(target, str | os.PathLike):
+        return get_steps(transfer, Path(target), overwrite)
+    return get_into_stream(transfer, target)
 
 
 def default_metadata(source: Sendable) -> dict[str, str | bytes]:

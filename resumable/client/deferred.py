@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -21,7 +21,7 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from resumable.client.blocking import OnEvent, Sendable, default_metadata
+from resumable.client.blocking import OnEvent, Sendable, default_metadata, getting
 from resumable.client.client_options import ClientOptions
 from resumable.client.client_transfer import ClientTransfer, Surroundings
 from resumable.client.driving import Driver
@@ -29,8 +29,7 @@ from resumable.client.events import Downloaded, Tiers, TransferEvent, Uploaded
 from resumable.client.exceptions import BadOption
 from resumable.client.looking import look
 from resumable.client.pace import TokenBucket
-from resumable.client.putting import put_steps, remove_steps
-from resumable.client.receiving import get_steps
+from resumable.client.putting import offset_steps, put_steps, remove_steps
 from resumable.client.sources import SendSource, source_of
 from resumable.client.state_file import Leftover, StateFile
 from resumable.httpclient.agent import LightAgent
@@ -92,14 +91,14 @@ class AsyncClient:
     def get(
         self,
         url: str,
-        target: str | os.PathLike[str],
+        target: str | os.PathLike[str] | BinaryIO,
         *,
         on_event: OnEvent | None = None,
         overwrite: bool = False,
     ) -> Deferred[Downloaded]:
         """See `Client.get`."""
         try:
-            return self._driver.run(get_steps(self._transfer(url, url, on_event), Path(target), overwrite))
+            return self._driver.run(getting(self._transfer(url, url, on_event), target, overwrite))
         except BadOption:
             return fail()
 
@@ -124,6 +123,18 @@ class AsyncClient:
             )
         except BadOption:
             return fail()
+
+    def forget(self, leftover: Leftover) -> Deferred[None]:
+        """See `Client.forget`."""
+        return self._in_thread(partial(self.state.forget, leftover.key))
+
+    def offset(self, leftover: Leftover) -> Deferred[int | None]:
+        """See `Client.offset`."""
+        try:
+            transfer = self._transfer(leftover.source, leftover.endpoint, None)
+        except BadOption:
+            return fail()
+        return self._driver.run(offset_steps(transfer, leftover))
 
     def close(self) -> Deferred[None]:
         """Close the idle connections; fires when they are closed."""

@@ -222,7 +222,7 @@ class Driver:
             watch.touch()
         data = await self._in_thread(lambda: body.source.read(body.offset + offset, size))
         if len(data) != size:
-            raise SourceChanged("the source is shorter than it was when it was begun: send it anew", "")
+            raise SourceChanged("the source is shorter than it was when it was begun", "")
         return data
 
 

@@ -57,7 +57,7 @@ class NotResumable(ClientError):
 
 
 class NotTrusted(ClientError):
-    """The server's certificate can't be verified."""
+    """The server's certificate can't be verified, or what is there doesn't speak TLS."""
 
 
 class GaveUp(ClientError):
@@ -88,12 +88,17 @@ class SourceChanged(SourceError):
 class DigestDiffers(ClientError):
     """The server has other bytes. ``ours`` and ``theirs`` are texts of Repr-Digest; ``theirs`` None: it didn't say."""
 
-    def __init__(self, name: str, url: str, ours: str, theirs: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        ours: str,
+        theirs: str | None,
+        advice: str = "remove that upload, and send the file again",
+    ) -> None:
         self.name, self.url, self.ours, self.theirs = name, url, ours, theirs
-        super().__init__(
-            f"{name}: the bytes at {url} have another digest ({theirs or 'not told'}) than ours ({ours}): "
-            "remove that upload, and send the file again"
-        )
+        digests = f"{theirs or 'not told'}, ours is {ours}"
+        super().__init__(f"{name}: the bytes at {url} have another digest ({digests}): {advice}")
 
 
 class AlreadySending(ClientError):

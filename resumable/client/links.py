@@ -224,6 +224,8 @@ class Connector:
             ) from error
         except (ssl.SSLError, OSError) as error:
             tls.close()
+            if getattr(error, "reason", None) in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+                raise NotTrusted(f"{origin.authority} doesn't speak TLS: is it http:// there?") from error
             raise Lost(f"no secure connection to {origin.authority}: {error.strerror or error}") from error
         except BaseException:
             tls.close()

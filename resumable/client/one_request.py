@@ -154,7 +154,7 @@ class OneRequest:
             try:
                 sent = os.sendfile(self._sock.fileno(), file, body.offset + self._sent, want)
                 if not sent:
-                    raise SourceChanged("the file is shorter than it was when it was begun: send it anew", "")
+                    raise SourceChanged("the file is shorter than it was when it was begun", "")
             finally:
                 if self._bucket is not None and sent < want:
                     self._bucket.give_back(want - sent)
@@ -167,7 +167,7 @@ class OneRequest:
         if want := self._allowed(min(BLOCK, self._size - self._sent)):
             block = body.source.read(body.offset + self._sent, want)
             if not block:
-                raise SourceChanged("the source is shorter than it was when it was begun: send it anew", "")
+                raise SourceChanged("the source is shorter than it was when it was begun", "")
             self._waiting = memoryview(block)
 
     def _has_sent(self, count: int) -> None:

@@ -12,12 +12,12 @@ from contextlib import suppress
 from resumable.client.client_transfer import ClientTransfer
 from resumable.client.effects import CutShort, Exchange, Lost, Steps, Work
 from resumable.client.events import StartedOver, Uploaded
-from resumable.client.exceptions import ClientError, DigestDiffers, SourceChanged
+from resumable.client.exceptions import ClientError, DigestDiffers, NothingThere, SourceChanged
 from resumable.client.patience import judged
 from resumable.client.sending import SourceSending
 from resumable.client.sources import SendSource
-from resumable.client.speech import speech_of
-from resumable.client.state_file import StateFile, UploadEntry
+from resumable.client.speech import Speech, Standing, speech_of
+from resumable.client.state_file import Leftover, StateFile, UploadEntry
 
 
 def put_steps(
@@ -52,7 +52,7 @@ def _entry(transfer: ClientTransfer, source: SendSource, key: str, fresh: bool) 
         if not fresh and transfer.options.on_changed == "error":
             url = next(iter(found.urls), None)
             raise SourceChanged(
-                f"{transfer.name} has changed since its upload was begun: send it anew, or bring the old one back",
+                f"{transfer.name} has changed since its upload was begun",
                 *(transfer.name, url),
             )
         why = "that was asked for" if fresh else "the source has changed"
@@ -90,6 +90,25 @@ def remove_steps(transfer: ClientTransfer, key: str) -> Steps[None]:
         yield Work(lambda: state.forget(key))
     finally:
         claim.release()
+
+
+def offset_steps(transfer: ClientTransfer, leftover: Leftover) -> Steps[int | None]:
+    """How many bytes the server has of an unfinished upload; None: it has it no longer. Raises TransferRefused,
+    GaveUp."""
+    speech = speech_of(leftover.protocol or "tus")
+    total = 0
+    for url in leftover.urls:
+        try:
+            standing = yield from transfer.patiently(lambda url=url: _standing(transfer, speech, url))  # type: ignore[misc]
+        except NothingThere:
+            return None
+        total += standing.offset
+    return total
+
+
+def _standing(transfer: ClientTransfer, speech: Speech, url: str) -> Steps[Standing]:
+    reply, url = yield from transfer.ask(Exchange(method="HEAD", url=url, fields=speech.asking()))
+    return speech.standing(judged(reply, url), None)
 
 
 def _delete(transfer: ClientTransfer, entry: UploadEntry, url: str) -> Steps[None]:

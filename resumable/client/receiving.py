@@ -58,15 +58,9 @@ class Receiving:
         self._transfer, self._target, self._overwrite, self._key = transfer, target, overwrite, key
         self._part = target.with_name(f"{target.name}.part")
         self._file: BinaryIO | None = None
-        known = transfer.state.download(key)
-        try:
-            self._file = open(self._part, "ab")  # noqa: SIM115 (it is closed by `close`)
-            self._offset = self._file.tell()
-        except OSError as error:
-            raise TargetUnwritable(f"{self._part} can't be written: {error.strerror}") from error
-        self._tag: str | None = known.get("etag") if known.get("url") == transfer.address else None
-        if self._tag is None:
-            self._restart()
+        self._tag: str | None = None
+        self._offset = 0
+        self._open()
         self._resumed_from = self._begun_at = self._offset
         self._run = 0
         self._total: int | None = None
@@ -74,6 +68,18 @@ class Receiving:
         self._begun = self._whole = False
         self._told = transfer.around.now()
         self._patience = transfer.patience()
+
+    def _open(self) -> None:
+        """Find what is there already."""
+        known = self._transfer.state.download(self._key)
+        try:
+            self._file = open(self._part, "ab")  # noqa: SIM115 (it is closed by `close`)
+            self._offset = self._file.tell()
+        except OSError as error:
+            raise TargetUnwritable(f"{self._part} can't be written: {error.strerror}") from error
+        self._tag = known.get("etag") if known.get("url") == self._transfer.address else None
+        if self._tag is None:
+            self._restart()
 
     def run(self) -> Steps[Downloaded]:
         """See `get_steps`."""
@@ -86,10 +92,11 @@ class Receiving:
                 yield from self._patience.after(trouble)
             except CutShort:
                 continue
+        yield Work(self._flush)
         self._tell()
         digest, checked = yield from self._check()
         yield Work(self._place)
-        yield Work(lambda: transfer.state.remember_download(self._key, None))
+        yield Work(lambda: self._remember(None))
         return Downloaded(
             url=transfer.address,
             path=self._target,
@@ -127,7 +134,6 @@ class Receiving:
             self._anew("the server answers another range than was asked for")
             raise Failed(f"{url} answers another range than was asked for")
         judged(reply, url)
-        yield Work(self._flush)
         if self._total is not None and self._offset != self._total:
             raise Failed(f"{url} ends after {self._offset} bytes, not {self._total}")
         self._whole = True
@@ -154,7 +160,7 @@ class Receiving:
             self._total = int(length) if length is not None and length.isdigit() else None
             tag = reply.get("etag")
             self._tag = tag if tag is not None and not tag.startswith("W/") else None
-            self._transfer.state.remember_download(self._key, {"url": self._transfer.address, "etag": self._tag})
+            self._remember({"url": self._transfer.address, "etag": self._tag})
         else:
             return None
         self._digests = told_digests(reply)
@@ -236,19 +242,27 @@ class Receiving:
             transfer.tell(Noted(source=transfer.name, message="the server tells no digest: the bytes weren't compared"))
             return None, False
         name, theirs = next(iter(self._digests.items()))
-        ours: bytes = yield Work(lambda: _digest(self._part, name))
+        ours: bytes = yield Work(lambda: self._digest(name))
         if ours != theirs:
             yield Work(self._drop)
             told = digest_text({name: ours}), digest_text({name: theirs})
-            raise DigestDiffers(str(self._target), transfer.address, *told)
+            raise DigestDiffers(str(self._target), transfer.address, *told, advice="receive it again")
         text = digest_text({name: theirs})
         transfer.tell(Checked(source=transfer.name, digest=text))
         return text, True
 
+    def _digest(self, name: str) -> bytes:
+        with open(self._part, "rb") as file:
+            return hashlib.file_digest(file, HASHES[name]).digest()
+
     def _drop(self) -> None:
         self.close()
         self._part.unlink(missing_ok=True)
-        self._transfer.state.remember_download(self._key, None)
+        self._remember(None)
+
+    def _remember(self, known: dict[str, str | None] | None) -> None:
+        """For the next call."""
+        self._transfer.state.remember_download(self._key, known)
 
     def _place(self) -> None:
         """Sync, and give the file its name."""
@@ -292,11 +306,6 @@ def _name(transfer: ClientTransfer) -> Steps[str]:
 
 def _is_directory(path: Path) -> bool:
     return path.is_dir()
-
-
-def _digest(path: Path, name: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, HASHES[name]).digest()
 
 
 def _rename_new(part: Path, target: Path) -> None:

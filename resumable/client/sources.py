@@ -126,7 +126,7 @@ class FileSource(SendSource):
             except OSError as error:
                 raise SourceUnreadable(f"{self.name} can't be read: {_why(error)}") from error
             if (found.st_size, found.st_mtime_ns) != self._times:
-                raise SourceChanged(f"{self.name} has changed while it was sent: send it again", self.name)
+                raise SourceChanged(f"{self.name} has changed while it was sent", self.name)
 
     def read(self, offset: int, size: int) -> bytes:
         """See `SendSource`."""
@@ -195,7 +195,7 @@ class StreamSource(SendSource):
                 self._reader.start()
             if offset < self._start:
                 raise SourceChanged(
-                    f"{self.name}: the server has {offset} bytes, and {self._start} are gone here: send it anew",
+                    f"{self.name}: the server has {offset} bytes, and {self._start} are gone here",
                     self.name,
                 )
             while not self._ended and self._start + len(self._kept) <= offset and not self._closed:

@@ -52,6 +52,7 @@ class Leftover:
     key: str
     source: str
     endpoint: str
+    protocol: str
     url: str | None
     urls: tuple[str, ...]
     size: int | None
@@ -229,6 +230,7 @@ def _leftover(entry: UploadEntry) -> Leftover:
         key=entry.key,
         source=entry.source,
         endpoint=entry.endpoint,
+        protocol=entry.protocol,
         url=entry.url,
         urls=tuple(entry.urls),
         size=entry.size,

@@ -123,7 +123,7 @@ class Strand:
         standing = self.speech.standing(judged(reply, self.url), None)
         if self.size is not None and (standing.offset > self.size or standing.length not in (None, self.size)):
             raise SourceChanged(
-                f"{self._transfer.name} has {self.size} bytes, and {self.url} another length: send it anew",
+                f"{self._transfer.name} has {self.size} bytes, and {self.url} another length",
                 *(self._transfer.name, self.url, standing.offset),
             )
         self._learn(standing)
