@@ -5,13 +5,20 @@ Invariant: one line, without a token or a password of a URL.
 
 from __future__ import annotations
 
+from typing import Final
+
 from resumable import client
 from resumable.masking import masked
+
+#: What the library calls its options, and what this command line does.
+_HERE: Final = {"the same call": "the same command", "its certificate (ca_file)": "its certificate with --ca-file"}
 
 
 def words(error: Exception) -> str:
     """The error's text, and the option that helps, where there is one."""
-    text = masked(str(error)).rstrip(".").replace("the same call", "the same command")
+    text = masked(str(error)).rstrip(".")
+    for of_a_program, here in _HERE.items():
+        text = text.replace(of_a_program, here)
     return f"{text}; {more}" if (more := _advice(error)) else text
 
 
@@ -21,8 +28,6 @@ def _advice(error: Exception) -> str | None:
             return "give a token with --token-file or in RESUMABLE_TOKEN, or a user in the URL: https://name@host/"
         case client.NotAuthorised():
             return "these credentials don't have the right: ask the server's operator"
-        case client.NotTrusted():
-            return "--ca-file names the authority of a private certificate"
         case client.SourceChanged():
             return "--restart sends it anew"
         case client.TargetExists():

@@ -161,6 +161,7 @@ class BarBoard:
         self._few = few
         self._clock = clock
         self._together: AllTrips | None = None
+        self._lines: list[Text] = []
         self._live = Live(
             console=console,
             get_renderable=self._picture,
@@ -183,7 +184,7 @@ class BarBoard:
         match event:
             case client.StartedOver():
                 self._line("! ", f"{trip.name}: it starts over: {event.reason}", "yellow")
-            case client.PiecesShrunk() | client.Noted() if trip.state != "storing":  # the receipt has the rest
+            case client.PiecesShrunk() | client.Noted() if trip.position != trip.size:  # the receipt has the rest
                 self._line("  ", f"{trip.name}: {in_words(event)}", "dim")
 
     def done(self, trip: Trip, result: Result) -> None:
@@ -194,7 +195,7 @@ class BarBoard:
         name, place = plain(trip.name), plain(result.where)
         said = f"{name}  {amount(result)}{checked_words(result)}\n  {place}\n"
         more = "\n".join(f"  {line}" for line in (digest_line(result), *underway(trip)))
-        self._console.print(Text.assemble((f"{self._mark} ", "green"), said, (more, "dim")), soft_wrap=True)
+        self._lines.append(Text.assemble((f"{self._mark} ", "green"), said, (more, "dim")))
 
     def failed(self, trip: Trip, error: Exception) -> None:
         """On standard error, where that is no terminal."""
@@ -215,16 +216,21 @@ class BarBoard:
             complain(line)
 
     def _line(self, mark: str, text: str, style: str) -> None:
-        self._console.print(
-            Text.assemble((mark, style), (plain(text), "" if style == "green" else style)), soft_wrap=True
-        )
+        self._lines.append(Text.assemble((mark, style), (plain(text), "" if style == "green" else style)))
 
     def refresh(self, together: AllTrips, now: float) -> None:
-        """Draw anew."""
+        """Draw anew, and print the lines that stay."""
         self._together = together
         self._live.refresh()
+        self._print()
+
+    def _print(self) -> None:
+        if self._lines:
+            self._console.print(Text("\n").join(self._lines), soft_wrap=True)
+            self._lines.clear()
 
     def close(self) -> None:
         """The bars go, the lines stay."""
         self._together = None
         self._live.stop()
+        self._print()

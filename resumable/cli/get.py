@@ -10,8 +10,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shutil import copyfileobj
-from tempfile import TemporaryDirectory
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -68,28 +66,26 @@ def _get(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int
     def fetch(trip: Trip, heard: OnEvent) -> Result:
         url = given.urls[trip.index]
         if given.output == STANDARD_OUTPUT:
-            return _poured(it, url, heard)
+            done = it.get(url, sys.stdout.buffer, on_event=heard)
+            sys.stdout.buffer.flush()
+            return evolve(of_download(done), where=STANDARD_OUTPUT)
         target = Path(given.output or ".")
         return of_download(it.get(url, target, on_event=heard, overwrite=given.overwrite))
 
     runs = Runs(trips, fetch, given.jobs, it.cancel)
     runs.start()
     aside = given.output == STANDARD_OUTPUT
-    ended = runs.show(board(given, environ, len(trips) <= FEW, aside), lambda trip, result: None)
+    ended = runs.show(board(given, environ, len(trips) <= FEW, aside), _named)
     if ended.interrupted:
         complain(_interrupted(ended, trips, given))
         return 130
     return 1 if ended.together.failed or runs.untried else 0
 
 
-def _poured(it: client.Client, url: str, heard: OnEvent) -> Result:
-    """To standard output, once it is whole and checked: what has gone there can't be taken back."""
-    with TemporaryDirectory(prefix="resumable-") as place:
-        done = it.get(url, Path(place) / "file", on_event=heard)
-        with open(done.path, "rb") as whole:
-            copyfileobj(whole, sys.stdout.buffer, 1 << 20)
-        sys.stdout.buffer.flush()
-    return evolve(of_download(done), where=STANDARD_OUTPUT)
+def _named(trip: Trip, result: Result) -> None:
+    """It has the name now that the server, or its user, has chosen."""
+    if result.where != STANDARD_OUTPUT:
+        trip.name = os.path.basename(result.where)
 
 
 def _name(url: str) -> str:

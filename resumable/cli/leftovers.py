@@ -51,10 +51,9 @@ def leftovers(parser: TransferParser, given: Namespace, environ: Mapping[str, st
 def _there(it: Client, each: Leftover) -> int | None:
     """The bytes that the server has of it; None where it doesn't tell."""
     try:
-        told = None if each.url is None else it.status(each.url)
+        return it.offset(each)
     except client.ClientError:
         return None
-    return None if told is None else told.durable
 
 
 def _list(known: Sequence[tuple[Leftover, int | None]], as_json: bool, now: float) -> int:
@@ -116,7 +115,7 @@ def _each(it: Client, known: Sequence[Leftover], given: Namespace) -> int:
             if given.remove:
                 it.remove(each)
             else:
-                it.state.forget(each.key)
+                it.forget(each)
             _tell(each, "removed" if given.remove else "forgotten", given.json)
         except client.ClientError as error:
             complain(f"{each.source}: {error}")

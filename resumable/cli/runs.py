@@ -150,7 +150,9 @@ class Runs:
             board.done(trip, what)
         elif isinstance(what, client.TransferCancelled):
             self.together.over(trip)
-        elif isinstance(what, client.ClientError | OSError) and not isinstance(what, BrokenPipeError):
+        elif isinstance(what, Exception) and BrokenPipeError in (type(what), type(what.__cause__)):
+            raise BrokenPipeError  # whoever reads standard output has enough
+        elif isinstance(what, client.ClientError | OSError):
             trip.end("failed", now, self._words(what))
             self.together.over(trip)
             board.failed(trip, what)

@@ -178,11 +178,11 @@ def test_one_file_needs_no_record(tmp_path: Path) -> None:
 def test_leftovers_are_a_table_with_short_ids() -> None:
     film = Leftover(
         key="0123456789abcdef", source="/tmp/film.mp4", endpoint="http://up/", url="http://up/1", size=1000,
-        created=100.0, updated=150.0, resumable=True, urls=(),
+        created=100.0, updated=150.0, resumable=True, urls=(), protocol="tus",
     )  # fmt: skip
     stream = Leftover(
         key="fedc", source="dump\x1b", endpoint="http://up/", url="http://up/2", size=None,
-        created=100.0, updated=150.0, resumable=False, urls=(),
+        created=100.0, updated=150.0, resumable=False, urls=(), protocol="tus",
     )  # fmt: skip
     assert table([(film, 430), (stream, 12)], 7300.0) == [
         "ID        DONE  SIZE    AGE  FILE                              URL",

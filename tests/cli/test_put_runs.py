@@ -149,7 +149,7 @@ def test_what_would_fail_for_each_file_is_tried_once(
         ),
         (client.SourceChanged("it has changed", "a"), "it has changed; --restart sends it anew"),
         (client.TargetExists("a is there"), "a is there; --overwrite replaces it"),
-        (client.NotTrusted("self-signed"), "self-signed; --ca-file names the authority of a private certificate"),
+        (client.NotTrusted("give its certificate (ca_file)"), "give its certificate with --ca-file"),
         (client.GaveUp("no answer", 3), "no answer; gave up after 3 tries: the same command goes on where it ended"),
         (OSError("https://me:secret@host/ is away"), "https://...@host/ is away"),
     ],
