@@ -7,7 +7,7 @@ from pathlib import Path
 PICTURE = Path(__file__).parent.parent / "docs/rooms.svg"
 
 #: Every room may import these.
-BOTTOM = ("model", "aio", "protocol", "masking", "networks", "system")
+BOTTOM = ("model", "aio", "protocol", "masking", "networks")
 ROOMS: dict[str, frozenset[str]] = {}
 """What each room may import of ours, beside itself and the package's __init__ (which imports nothing)."""
 
@@ -21,7 +21,6 @@ may_import("protocol")
 may_import("aio")
 may_import("masking")
 may_import("networks")
-may_import("system")
 may_import("model", "masking", "protocol")
 may_import("spool", "remotes")
 may_import("catalog")
@@ -61,11 +60,10 @@ may_import("__main__", "cli")
 #: What a room is for, in the picture.
 PURPOSE = {
     "model": "records and interfaces",
-    "aio": "Deferreds, threads",
+    "aio": "Deferreds, threads, system",
     "protocol": "tus, without I/O",
     "masking": "no secrets in logs",
     "networks": "addresses",
-    "system": "calls of Linux, elsewhere",
     "spool": "data files on disk",
     "catalog": "records in a database",
     "remotes": "S3, Azure, Google, files",

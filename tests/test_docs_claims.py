@@ -21,14 +21,10 @@ import pytest
 import yaml
 
 from resumable import __version__
-from resumable.cli import examples
+from resumable.cli import dashboard, examples, get, moving, put
 from resumable.cli.checkup import DoctorOptions
 from resumable.cli.configure import ShowOptions
-from resumable.cli.dashboard import dashboard_parser
-from resumable.cli.get import get_parser
 from resumable.cli.main import OWN, parsed, parser
-from resumable.cli.moving import move_parser
-from resumable.cli.put import put_parser
 from resumable.cli.serve import ServeOptions
 from resumable.config import OPTIONS
 from resumable.config.options import Options
@@ -204,12 +200,12 @@ def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, 
         try_daemon(DoctorOptions({}), arguments[1:], tmp_path)
     elif arguments[:1] in (["put"], ["get"]):
         words = [word.replace("URL", "https://up.example/files/") for word in arguments[1:]] or ["http://named/"]
-        (put_parser() if arguments[0] == "put" else get_parser()).parse_intermixed_args(words)
+        (put if arguments[0] == "put" else get).parser().parse_intermixed_args(words)
     elif arguments[:1] == ["dashboard"]:
-        dashboard_parser().parse_args(arguments[1:])
+        dashboard.parser().parse_args(arguments[1:])
     elif arguments[:1] == ["catalog"]:
         if "--to" in arguments:  # else it is only named
-            move_parser().parse_args(arguments[1:])
+            moving.parser().parse_args(arguments[1:])
     elif arguments[:1] == ["examples"]:
         if arguments[1:]:
             examples.parser().parse_args(arguments[1:])

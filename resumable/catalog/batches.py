@@ -23,10 +23,10 @@ from attrs import field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.system import HAS_FULL_SYNC
 from resumable.catalog.catalog_files import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.telemetry import Tally
-from resumable.system import HAS_FULL_SYNC
 
 _log = Logger()
 

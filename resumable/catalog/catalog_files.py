@@ -16,8 +16,8 @@ from typing import Final
 
 from attrs import frozen
 
+from resumable.aio.system import sync_file
 from resumable.catalog.schema import PAGE_SIZE, migrate
-from resumable.system import sync_file
 
 #: The suffixes of the catalog's files: the database, its log, the log's index.
 COMPANIONS: Final = ("", "-wal", "-shm")

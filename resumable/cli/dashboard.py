@@ -21,15 +21,13 @@ _DESCRIPTION = (
 )
 
 
-def dashboard_parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable dashboard``."""
-    parser = command_parser("resumable dashboard", _DESCRIPTION)
-    add_places(parser)
-    parser.add_argument(
-        "--port", type=_port, default=0, metavar="NUMBER", help="the relay's, on 127.0.0.1 [a free one]"
-    )
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    return parser
+    line = command_parser("resumable dashboard", _DESCRIPTION)
+    add_places(line)
+    line.add_argument("--port", type=_port, default=0, metavar="NUMBER", help="the relay's, on 127.0.0.1 [a free one]")
+    line.add_argument("--no-browser", action="store_true", help="only print the address")
+    return line
 
 
 def _port(text: str) -> int:
@@ -40,7 +38,7 @@ def _port(text: str) -> int:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
-    found = dashboard_parser().parse_args(arguments)
+    found = parser().parse_args(arguments)
     where, token = place_of(found, environ), token_of(found)
     AdminClient(AdminLine(where, token)).drain("GET")
     return _relay(where, token, found)

@@ -32,32 +32,32 @@ _DESCRIPTION: Final = (
 STANDARD_OUTPUT: Final = "-"
 
 
-def get_parser() -> TransferParser:
+def parser() -> TransferParser:
     """The parser of what follows ``resumable get``."""
-    parser = TransferParser("resumable get", description=_DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("urls", metavar="URL", nargs="+", type=value(web_address), help="of a file")
-    add = parser.add_argument_group("what becomes of it").add_argument
+    line = TransferParser("resumable get", description=_DESCRIPTION, allow_abbrev=False)
+    line.add_argument("urls", metavar="URL", nargs="+", type=value(web_address), help="of a file")
+    add = line.add_argument_group("what becomes of it").add_argument
     add("-o", "--output", metavar="PATH", help="a file, a directory, or - for standard output [the server's name]")
     add("--overwrite", action="store_true", help="replace a file that is there")
     several = value(values.integer(1, 64, "a number"))
     add("-j", "--jobs", metavar="N", type=several, default=4, help="so many files at a time [4]")
-    add_common(parser)
-    return parser
+    add_common(line)
+    return line
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
-    parser = get_parser()
-    given = parser.parse_intermixed_args(arguments)
+    line = parser()
+    given = line.parse_intermixed_args(arguments)
     if len(given.urls) > 1 and given.output is not None and not os.path.isdir(given.output):
-        parser.error("--output is a directory, if there are several URLs")
+        line.error("--output is a directory, if there are several URLs")
     if given.output == STANDARD_OUTPUT and given.json:
-        parser.error("--json takes another --output than standard output")
+        line.error("--json takes another --output than standard output")
     try:
-        with client.Client(client_options(parser, given, environ)) as it:
+        with client.Client(client_options(line, given, environ)) as it:
             return _get(it, given, environ)
     except client.BadOption as error:
-        parser.error(str(error))
+        line.error(str(error))
 
 
 def _get(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int:

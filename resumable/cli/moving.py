@@ -36,7 +36,7 @@ class MoveParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def move_parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable catalog``."""
     root = MoveParser("resumable catalog", description="For the records of uploads.", allow_abbrev=False)
     add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
@@ -49,10 +49,6 @@ def move_parser() -> argparse.ArgumentParser:
     return root
 
 
-parser = move_parser
-"""As each command of a module of its own calls it."""
-
-
 def _catalog(text: str) -> str:
     try:
         return values.catalog_url(text) or "sqlite"
@@ -62,7 +58,7 @@ def _catalog(text: str) -> str:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
-    line = move_parser()
+    line = parser()
     given = line.parse_args(arguments)
     environ = configured(environ)
     directory = given.upload_dir or environ.get("RESUMABLE_UPLOAD_DIR", "").strip() or "uploads"

@@ -42,22 +42,22 @@ _MISSING: Final = "the URL is missing: the last argument is where uploads are cr
 _LOOK: Final = 1.0
 
 
-def put_parser() -> TransferParser:
+def parser() -> TransferParser:
     """The parser of what follows ``resumable put``."""
-    parser = TransferParser(
+    line = TransferParser(
         "resumable put",
         usage="%(prog)s [options] FILE|DIRECTORY|-... URL\n       %(prog)s --list | --forget ID... | --remove ID...",
         description=_DESCRIPTION,
         allow_abbrev=False,
     )
     help_line = "what is sent (- is standard input), and at last the URL where uploads are created"
-    parser.add_argument("what", metavar="FILE|DIRECTORY|-... URL", nargs="*", help=help_line)
-    add = parser.add_argument_group("what is sent").add_argument
+    line.add_argument("what", metavar="FILE|DIRECTORY|-... URL", nargs="*", help=help_line)
+    add = line.add_argument_group("what is sent").add_argument
     add("--name", help="the file's name for the server; standard input has none of its own")
     add("--meta", metavar="KEY=VALUE", type=value(_pair), action="append", default=[], help="metadata")
     add("--follow", action="store_true", help="in directories, send what symbolic links point to")
     add("--restart", action="store_true", help="start over, also where an earlier run has sent a part")
-    add = parser.add_argument_group("how").add_argument
+    add = line.add_argument_group("how").add_argument
     several = value(values.integer(1, 64, "a number"))
     add("-j", "--jobs", metavar="N", type=several, default=4, help="so many files at a time [4]")
     add("--parallel", metavar="N", type=several, default=1, help="each file in so many parts at a time, with tus [1]")
@@ -67,12 +67,12 @@ def put_parser() -> TransferParser:
     add("--announce", action="store_true", help="tell the digest first: the server refuses other bytes")
     add("--protocol", choices=("auto", "tus", "draft"), default="auto", help="[auto]")
     add("--wait", choices=("stored",), help="until the server's remotes have it, too")
-    add_common(parser)
-    add = parser.add_argument_group("what earlier runs have left").add_argument
+    add_common(line)
+    add = line.add_argument_group("what earlier runs have left").add_argument
     add("--list", action="store_true", help="the uploads that aren't finished")
     add("--forget", metavar="ID", nargs="+", help="don't go on with these; the server keeps them until they expire")
     add("--remove", metavar="ID", nargs="+", help="remove these from the server, and don't go on with them")
-    return parser
+    return line
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -84,49 +84,49 @@ def _pair(text: str) -> tuple[str, str]:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
-    parser = put_parser()
-    given = parser.parse_intermixed_args(arguments)
+    line = parser()
+    given = line.parse_intermixed_args(arguments)
     if given.list or given.forget or given.remove:
         from resumable.cli.leftovers import leftovers
 
-        return leftovers(parser, given, environ)
-    _check(parser, given)
+        return leftovers(line, given, environ)
+    _check(line, given)
     try:
-        options = _options(parser, given, environ)
+        options = _options(line, given, environ)
         with client.Client(options) as it:
             return _put(it, given, environ)
     except client.BadOption as error:
-        parser.error(str(error))
+        line.error(str(error))
     except client.StateUnusable as error:
         complain(str(error))
         return 1
 
 
-def _check(parser: TransferParser, given: Namespace) -> None:
+def _check(line: TransferParser, given: Namespace) -> None:
     """What argparse can't: the URL is the last of the words."""
     *what, url = given.what or [""]
     if not url:
-        parser.error("give a file and a URL")
+        line.error("give a file and a URL")
     try:
         given.url = web_address(url)
     except ValueError as problem:
-        parser.error(f"{url}: expected {problem}" if what and "://" in url else _MISSING)
+        line.error(f"{url}: expected {problem}" if what and "://" in url else _MISSING)
     if not what:
-        parser.error("the file is missing: give it before the URL")
+        line.error("the file is missing: give it before the URL")
     for each in what:
         if each.startswith(("http://", "https://")):
-            parser.error(f"{each}: there is one URL, the last argument")
+            line.error(f"{each}: there is one URL, the last argument")
     if what.count(STANDARD_INPUT) > 1:
-        parser.error("- is given twice: standard input can be read once")
+        line.error("- is given twice: standard input can be read once")
     if given.name is not None and (len(what) > 1 or os.path.isdir(what[0])):
-        parser.error("--name is for a single file, or for -")
+        line.error("--name is for a single file, or for -")
     given.what = what
 
 
-def _options(parser: TransferParser, given: Namespace, environ: Mapping[str, str]) -> client.ClientOptions:
+def _options(line: TransferParser, given: Namespace, environ: Mapping[str, str]) -> client.ClientOptions:
     shown = given.json or given.wait or bars_fit(given, environ)
     return client_options(
-        parser,
+        line,
         given,
         environ,
         protocol=given.protocol,

@@ -18,6 +18,7 @@ from twisted.internet.task import react
 from twisted.logger import Logger
 
 from resumable.aio.deferreds import deferred
+from resumable.aio.system import cores
 from resumable.config.options import Options, Settings
 from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
@@ -49,7 +50,6 @@ from resumable.listening.run_directory import RunDirectory
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.spool import Disk
-from resumable.system import cores
 
 __all__ = ["Options", "UploadService", "makeService"]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from resumable import system
+from resumable.aio import system
 from resumable.model.errors import StartupError
 from resumable.protocol.names import valid_id
 from resumable.spool import IDisk

@@ -20,8 +20,8 @@ from attrs import field, frozen
 from twisted import __version__ as twisted_version
 
 from resumable import __version__
+from resumable.aio.system import most_files
 from resumable.doctor.findings import Finding, age_text, size_text
-from resumable.system import most_files
 
 #: Tested: from the first to the last; setup.py says the same.
 PYTHON = ((3, 11), (3, 14))

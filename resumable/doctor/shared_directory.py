@@ -14,11 +14,11 @@ from typing import Final
 
 from attrs import frozen
 
+from resumable.aio.system import sync_file
 from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
 from resumable.spool.directory import Mount, mount_of, unfit_to_share
 from resumable.spool.segments.segment_directory import FOREIGN, OTHER, OWN_CATALOG, mark
-from resumable.system import sync_file
 
 NAME: Final = "shared directory"
 _CONTENT: Final = b"what another process has made\n"

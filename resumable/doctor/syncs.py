@@ -14,9 +14,9 @@ from statistics import median
 
 from attrs import frozen
 
+from resumable.aio.system import sync_data, sync_file
 from resumable.doctor.findings import Finding, span_text
 from resumable.spool.directory import Mount
-from resumable.system import sync_data, sync_file
 
 NAME = "fsync"
 TIMES = 20

@@ -24,12 +24,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
+from resumable.aio.system import LONGEST_SOCKET_PATH
 from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.listening.twisted_tls import TlsFactory
 from resumable.model.errors import StartupError
 from resumable.networks import Network
-from resumable.system import LONGEST_SOCKET_PATH
 
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
 """The arguments of Twisted's ``ssl:``, in its order."""

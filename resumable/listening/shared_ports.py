@@ -23,7 +23,7 @@ from twisted.internet.unix import Port as UnixPort
 from twisted.internet.unix import Server as UnixServer
 
 from resumable.aio.deferreds import Timer
-from resumable.system import shared_memory
+from resumable.aio.system import shared_memory
 
 MOMENT: Final = 0.005
 """Seconds that a connection is left to the others."""

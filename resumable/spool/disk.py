@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from attrs import frozen
 from zope.interface import Interface, implementer
 
+from resumable.aio.system import claim, copy_file_range, sync_data, sync_file
 from resumable.spool.splice import Splicer
-from resumable.system import claim, copy_file_range, sync_data, sync_file
 
 IOV_MAX = 1024
 COPY_BUFFER = 1 << 20

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from resumable.cli import moving
 from resumable.cli.configure import mask
 from resumable.cli.main import main
 from resumable.config import BY_FLAG, OPTIONS
@@ -208,4 +207,3 @@ def test_a_file_that_can_not_be_used_is_one_line_for_them_too(arguments, capsys)
     assert capsys.readouterr().err == "resumable: RESUMABLE_CONFIG nowhere: No such file or directory\n"
     assert main(arguments, {"RESUMABLE_CONFIG": write("maxsize = 1")}) == 2
     assert "did you mean max-size?" in capsys.readouterr().err
-    assert moving.parser is moving.move_parser

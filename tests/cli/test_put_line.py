@@ -91,7 +91,7 @@ def test_a_password_in_a_field_is_not_repeated(capsys: pytest.CaptureFixture[str
 
 
 def options(*arguments: str, **environ: str) -> client.ClientOptions:
-    parser = put.put_parser()
+    parser = put.parser()
     return client_options(parser, parser.parse_intermixed_args([*arguments, "a", URL]), environ)
 
 
@@ -109,7 +109,7 @@ def test_what_the_library_is_told(tmp_path: Path) -> None:
 
 
 def test_options_may_stand_anywhere() -> None:
-    given = put.put_parser().parse_intermixed_args(["a", "--jobs", "2", "-", "--only-at", "1:00-2:00", URL])
+    given = put.parser().parse_intermixed_args(["a", "--jobs", "2", "-", "--only-at", "1:00-2:00", URL])
     assert (given.what, given.jobs, given.only_at) == (["a", "-", URL], 2, [DayWindow(60, 120)])
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from resumable.aio.system import sync_file
 from resumable.catalog.batches import connect
 from resumable.catalog.catalog_files import (
     COMPANIONS,
@@ -39,7 +40,6 @@ from resumable.catalog.replica_table import drop_placed, settle
 from resumable.catalog.schema import ARRANGE, FIELDS, PIN, REPLICA_FIELDS, WAITING_FINAL
 from resumable.catalog.upload_table import add_lost
 from resumable.model.upload import FactKind, ReplicaState
-from resumable.system import sync_file
 
 SENSIBLE: Final = 1 << 53  # no count gets here
 REASON: Final = "what was known of it was lost with a damaged catalog"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from resumable import system
+from resumable.aio import system
 from resumable.hooks.processes import Run
 from resumable.model.errors import StartupError
 from resumable.spool.disk import Disk
