@@ -1,1 +1,1 @@
-"""Helpers for Deferreds and threads. They know nothing of uploads."""
+"""Helpers for Deferreds and threads, and calls that not every system has. They know nothing of uploads."""
