@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
 
 Network = IPv4Network | IPv6Network
+LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+"""Addresses from which only this machine itself can connect (RFC 6890)."""
 
 
 def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

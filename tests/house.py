@@ -70,7 +70,7 @@ def lines_of(path: Path) -> int:
 def is_seam(path: Path) -> bool:
     """Whether a module may be as small as it likes: an entry point, a package's front, interfaces."""
     text = path.read_text(encoding="utf-8")
-    return path.name in {"__init__.py", "__main__.py", "interfaces.py"} or "(Interface)" in text
+    return path.name in {"__init__.py", "__main__.py", "interfaces.py", "pytest_plugin.py"} or "(Interface)" in text
 
 
 def doubled_classes(root: Path) -> list[str]:

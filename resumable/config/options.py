@@ -42,7 +42,7 @@ from resumable.config.option import (
 from resumable.config.serving import PLACING
 from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http.cors import CrossOrigin, cross_origin_rules
-from resumable.listening.endpoints import admin_endpoint, private_socket
+from resumable.listening.endpoints import admin_endpoint, only_loopback, private_socket
 from resumable.listening.run_directory import SOCKET
 from resumable.masking import masked
 from resumable.model.values import Network
@@ -500,6 +500,11 @@ def _collector(flag: str) -> Callable[[Options, str], None]:
 for _option in OPTIONS:
     if _option.separator:  # usage.Options calls a method of that name for each time the flag is given
         setattr(Options, f"opt_{_option.flag.replace('-', '_')}", _collector(_option.flag))
+
+
+def has_page(settings: Settings) -> bool:
+    """Whether browsers find a page for uploads."""
+    return settings.page == "on" or (settings.page == "auto" and only_loopback(settings.listen))
 
 
 def check_together(settings: Settings) -> None:

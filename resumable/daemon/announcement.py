@@ -9,20 +9,18 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from ipaddress import ip_network
 from typing import Final
 
 from attrs import frozen
 
 from resumable import __version__
-from resumable.config.options import Settings
+from resumable.config.options import Settings, has_page
 from resumable.listening.listeners import OpenPort
 from resumable.masking import masked, server_of
-from resumable.networks import belongs
+from resumable.networks import LOOPBACK, belongs
 
 Row = tuple[str, str]
 """A label, empty in further lines of the one before, and a line of text."""
-_LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 _WARNING: Final = (
     "anybody who can reach {places} may upload and download, because there is no access rule: listen with"
@@ -51,6 +49,7 @@ def rows(started: Started, address: Callable[[str], str | None]) -> list[Row]:
     settings, found = started.settings, urls(started, address)
     return [
         *_labelled("uploads", found),
+        *_labelled("page", [url for url in found[:1] if "://" in url and has_page(settings)]),
         *_labelled("send", [f"resumable put FILE {url}" for url in found[:1] if "://" in url]),
         *_places(settings),
         ("access", f"{who_may(started)} may upload"),
@@ -150,7 +149,7 @@ def _without_rule(started: Started) -> str:
 
 def reachable(ports: Sequence[OpenPort]) -> list[str]:
     """Those of the ports that other machines may reach."""
-    return [each.place for each in ports if each.host is not None and not belongs(each.host, _LOOPBACK)]
+    return [each.place for each in ports if each.host is not None and not belongs(each.host, LOOPBACK)]
 
 
 def _is_verified(settings: Settings, port: OpenPort) -> bool:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from resumable.aio.threads import Pool
 from resumable.auth.build import AccessControl, build
 from resumable.auth.secret import AccessProblem
-from resumable.config.options import Settings
+from resumable.config.options import Settings, has_page
 from resumable.daemon import startup
 from resumable.daemon.one_process import OneProcess
 from resumable.daemon.operator_service import OperatorParts, OperatorService
@@ -41,7 +41,6 @@ from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, Terms
 from resumable.listening.listeners import Listeners
-from resumable.listening.loopback import only_loopback
 from resumable.listening.shared_ports import Share
 from resumable.model.errors import StartupError
 from resumable.model.hooks import NoHooks
@@ -293,7 +292,7 @@ def local_tier(settings: Settings, reactor: Any, pool: Pool, budget: Budget) -> 
 
 def upload_page(settings: Settings) -> UploadPage | None:
     """The page for browsers, if there is to be one."""
-    if settings.page == "off" or (settings.page == "auto" and not only_loopback(settings.listen)):
+    if not has_page(settings):
         return None
     return UploadPage(
         settings.base_path,

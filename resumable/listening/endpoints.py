@@ -29,7 +29,7 @@ from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.listening.twisted_tls import TlsFactory
 from resumable.model.errors import StartupError
-from resumable.networks import Network
+from resumable.networks import LOOPBACK, Network, belongs
 
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
 """The arguments of Twisted's ``ssl:``, in its order."""
@@ -248,3 +248,15 @@ def private_socket(description: str) -> str:
     kind, arguments, named = split_endpoint(description)
     has_mode = "mode" in named or len(arguments) + ("address" in named) > 1
     return f"{description}:mode=600" if kind == "unix" and not has_mode else description
+
+
+def only_loopback(endpoints: Sequence[str]) -> bool:
+    """Whether each of these endpoints surely takes connections of this machine alone. A Unix socket, or one of systemd,
+    has a proxy before it as a rule."""
+    return bool(endpoints) and all(map(_is_loopback, endpoints))
+
+
+def _is_loopback(endpoint: str) -> bool:
+    kind, _, named = split_endpoint(endpoint)
+    host = named.get("interface", "")
+    return kind in ("tcp", "tcp4", "tcp6", "ssl") and (host == "localhost" or belongs(host, LOOPBACK))

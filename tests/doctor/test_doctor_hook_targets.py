@@ -103,7 +103,11 @@ async def test_a_command_is_looked_for_and_not_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("no_such_module:Hook", "can't be loaded"), ("os:path", "has no function with @on or @before"), ("nobody", "no package here")],
+    [
+        ("no_such_module:Hook", "can't be loaded"),
+        ("os:path", "has no function with @on or @before"),
+        ("nobody", "no package here"),
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_a_python_hook_that_can_not_be_had_is_bad(name, words):
