@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -56,10 +55,15 @@ class Seen:
 
 
 def run(
-    names: str, work: Work, jobs: int = 1, cancel: Callable[[], None] = lambda: None, **more: Any
+    names: str,
+    work: Work,
+    jobs: int = 1,
+    cancel: Callable[[], None] = lambda: None,
+    board: Seen | None = None,
+    **more: Any,
 ) -> tuple[Runs, Seen, Any]:
     runs = Runs([Trip(name, 3, index) for index, name in enumerate(names.split())], work, jobs, cancel, **more)
-    seen = Seen()
+    seen = board or Seen()
     runs.start()
     ended = runs.show(seen, lambda trip, result: seen.lines.append(("finished", trip.name)))
     return runs, seen, ended
@@ -158,23 +162,31 @@ def test_errors_say_what_to_do_and_no_password(error: Exception, end: str) -> No
     assert words_of_put(error).endswith(end)
 
 
+class Interrupted(Seen):
+    """Somebody presses Ctrl-C as soon as ``when`` is set."""
+
+    def __init__(self, when: threading.Event) -> None:
+        super().__init__()
+        self.when = when
+
+    def refresh(self, together: AllTrips, now: float) -> None:
+        if self.when.is_set():
+            self.when.clear()
+            raise KeyboardInterrupt
+
+
 def test_ctrl_c_ends_all_and_takes_what_comes_to_its_end_in_that_moment() -> None:
-    cancelled = threading.Event()
-    both = threading.Barrier(2, timeout=60)
+    cancelled, under_way = threading.Event(), threading.Event()
+    both = threading.Barrier(2, action=under_way.set, timeout=60)
 
     def work(trip: Trip, heard: OnEvent) -> Result:
-        if both.wait() == 0:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        both.wait()
         assert cancelled.wait(60)
         if trip.name == "a":
             raise client.TransferCancelled("cancelled")
         return DONE
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        runs, seen, ended = run("a b c", work, jobs=2, cancel=cancelled.set)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    runs, seen, ended = run("a b c", work, jobs=2, cancel=cancelled.set, board=Interrupted(under_way))
     assert ended.interrupted and runs.untried == 1 and seen.closed
     assert ("done", "b") in seen.lines and all(line[:2] != ("failed", "a") for line in seen.lines)
 
