@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from resumable.cli.configure import ConfigParser
+from resumable.cli.arguments import LineParser
 
 SHELLS: Final = ("bash", "zsh", "fish")
 _EPILOG: Final = (
@@ -23,7 +23,7 @@ _EPILOG: Final = (
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable completion``."""
     told = "Prints a script that completes commands and flags."
-    root = ConfigParser("resumable completion", description=told, epilog=_EPILOG, allow_abbrev=False)
+    root = LineParser("resumable completion", description=told, epilog=_EPILOG, allow_abbrev=False)
     root.add_argument("shell", choices=SHELLS, help="the shell that reads it")
     root.add_argument("--twistd", action="store_true", help="complete twistd resumable instead")
     return root

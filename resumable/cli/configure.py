@@ -15,13 +15,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python import usage
 from zope.interface import provider
 
+from resumable.cli.arguments import LineParser
 from resumable.cli.flags import server_flags
 from resumable.config import OPTIONS, Option
 from resumable.config.file import CONFIG
@@ -45,17 +46,9 @@ class ShowOptions(Options):
     ]
 
 
-class ConfigParser(argparse.ArgumentParser):
-    """An unknown argument is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the process with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable config``; check and show also take all flags of the server."""
-    root = ConfigParser("resumable config", description="The configuration of the server.", allow_abbrev=False)
+    root = LineParser("resumable config", description="The configuration of the server.", allow_abbrev=False)
     add = root.add_subparsers(metavar="COMMAND", required=True, dest="command").add_parser
     check = "parse flags, variables and file as the server does"
     show = "print each option's value, and where it was set"

@@ -15,19 +15,11 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import NoReturn
 
+from resumable.cli.arguments import LineParser
 from resumable.config.option import did_you_mean, nearest_name
 
 _COMMENT = re.compile(r"(?:#+|<!--|\"\"\"|//)\s*(.*)")
-
-
-class _ExamplesParser(argparse.ArgumentParser):
-    """An unknown argument is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the process with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def examples() -> Mapping[str, Traversable]:
@@ -52,7 +44,7 @@ def purpose(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable examples``."""
-    root = _ExamplesParser(
+    root = LineParser(
         "resumable examples", description="Complete programs and files to begin with.", allow_abbrev=False
     )
     add = root.add_subparsers(metavar="COMMAND", dest="command", required=True).add_parser

@@ -16,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 from attrs import evolve
 
 from resumable import client
+from resumable.cli.arguments import LineParser, value
 from resumable.cli.boards import Ended, complain
 from resumable.cli.figures import percent
 from resumable.cli.receipts import FEW, Result, of_download
 from resumable.cli.runs import OnEvent, Runs
 from resumable.cli.texts import plain
-from resumable.cli.transfer_options import TransferParser, add_common, board, client_options, value, web_address
+from resumable.cli.transfer_options import add_common, board, client_options, web_address
 from resumable.cli.trips import Trip
 from resumable.model import values
 
@@ -32,9 +33,9 @@ _DESCRIPTION: Final = (
 STANDARD_OUTPUT: Final = "-"
 
 
-def parser() -> TransferParser:
+def parser() -> LineParser:
     """The parser of what follows ``resumable get``."""
-    line = TransferParser("resumable get", description=_DESCRIPTION, allow_abbrev=False)
+    line = LineParser("resumable get", description=_DESCRIPTION, allow_abbrev=False)
     line.add_argument("urls", metavar="URL", nargs="+", type=value(web_address), help="of a file")
     add = line.add_argument_group("what becomes of it").add_argument
     add("-o", "--output", metavar="PATH", help="a file, a directory, or - for standard output [the server's name]")

@@ -15,10 +15,11 @@ from typing import Final
 from attrs import evolve
 
 from resumable import client
+from resumable.cli.arguments import LineParser
 from resumable.cli.boards import complain, say
 from resumable.cli.figures import percent
 from resumable.cli.texts import plain
-from resumable.cli.transfer_options import TransferParser, client_options
+from resumable.cli.transfer_options import client_options
 from resumable.client import Client, Leftover
 from resumable.doctor.findings import age_text, size_text
 
@@ -28,7 +29,7 @@ _PATIENCE: Final = 10.0
 _HEADINGS: Final = ("ID", "DONE", "SIZE", "AGE", "FILE", "URL")
 
 
-def leftovers(parser: TransferParser, given: Namespace, environ: Mapping[str, str]) -> int:
+def leftovers(parser: LineParser, given: Namespace, environ: Mapping[str, str]) -> int:
     """Run one of these. The exit status."""
     if given.what or sum(map(bool, (given.list, given.forget, given.remove))) > 1:
         parser.error("--list, --forget and --remove stand alone")

@@ -14,13 +14,14 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 from attrs import frozen
 
 from resumable import __version__
 from resumable.cli import commands
 from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
+from resumable.cli.arguments import LineParser, value
 from resumable.cli.commands import ENOUGH
 from resumable.cli.configured import UnusableConfig, configured
 from resumable.cli.entry import guarded
@@ -164,16 +165,9 @@ def token_of(found: Namespace) -> str | None:
     return token
 
 
-class _Parser(argparse.ArgumentParser):
-    """An unknown argument is one line, as everything else that goes wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands. It ends the process with status 2 for an unknown argument."""
-    root = _Parser("resumable", description="For operators of an upload server.", allow_abbrev=False)
+    root = LineParser("resumable", description="For operators of an upload server.", allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"resumable {__version__}")
     add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
     for name, own in OWN.items():
@@ -201,11 +195,11 @@ def _ls(ls: argparse.ArgumentParser) -> None:
     ls.add_argument("--remote", metavar="NAME", help="only those with a replica there")
     ls.add_argument("--parked", action="store_true", help="only those with a replica that was given up")
     ls.add_argument("--owner", metavar="NAME", help='only those of this identity, "" for nobody\'s')
-    ls.add_argument("--older-than", metavar="TIME", type=_of(option_values.duration), help="created before that")
-    ls.add_argument("--idle", metavar="TIME", type=_of(option_values.duration), help="not touched for that long")
-    ls.add_argument("--min-size", metavar="SIZE", type=_of(option_values.size), help="only those that are as large")
+    ls.add_argument("--older-than", metavar="TIME", type=value(option_values.duration), help="created before that")
+    ls.add_argument("--idle", metavar="TIME", type=value(option_values.duration), help="not touched for that long")
+    ls.add_argument("--min-size", metavar="SIZE", type=value(option_values.size), help="only those that are as large")
     ls.add_argument("--newest", action="store_true", help="the newest first")
-    most = _of(option_values.integer(1, 10**9, "a number"))
+    most = value(option_values.integer(1, 10**9, "a number"))
     ls.add_argument("--limit", metavar="NUMBER", type=most, default=ENOUGH, help=f"so many at most [{ENOUGH}]")
     ls.add_argument("--all", action="store_true", help="however many there are")
     ls.add_argument("--full-id", action="store_true", help="whole ids in a terminal, too")
@@ -265,16 +259,4 @@ def add_places(command: argparse.ArgumentParser) -> None:
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Of a command that reads its arguments itself."""
-    return _Parser(name, description=description, allow_abbrev=False)
-
-
-def _of(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse's way to learn the expected form."""
-
-    def read(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as problem:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {problem}") from problem
-
-    return read
+    return LineParser(name, description=description, allow_abbrev=False)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from resumable import __version__
-from resumable.cli.configure import ConfigParser
+from resumable.cli.arguments import LineParser
 
 if TYPE_CHECKING:
     from resumable.cli.described import Argument, DescribedCommand
@@ -36,7 +36,7 @@ _TYPESET: Final = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable man``."""
     told = "Prints a manual page in troff: resumable man ls | man -l -"
-    root = ConfigParser("resumable man", description=told, allow_abbrev=False)
+    root = LineParser("resumable man", description=told, allow_abbrev=False)
     root.add_argument(
         "words", metavar="COMMAND", nargs="*", help="a command; twistd: the server; none: resumable itself"
     )

@@ -11,11 +11,11 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
 
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import provider
 
+from resumable.cli.arguments import LineParser
 from resumable.cli.configured import configured
 from resumable.daemon.move import RecordMove, takeover
 from resumable.masking import masked
@@ -28,17 +28,9 @@ _DESCRIPTION = (
 )
 
 
-class MoveParser(argparse.ArgumentParser):
-    """An unknown argument is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the process with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable catalog``."""
-    root = MoveParser("resumable catalog", description="For the records of uploads.", allow_abbrev=False)
+    root = LineParser("resumable catalog", description="For the records of uploads.", allow_abbrev=False)
     add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
     move = add(
         "move", help="move the records between SQLite and PostgreSQL", description=_DESCRIPTION, allow_abbrev=False

@@ -14,6 +14,7 @@ from attrs import evolve
 
 from resumable import client
 from resumable.cli.advice import ends_put, words_of_put
+from resumable.cli.arguments import LineParser, value
 from resumable.cli.boards import Ended, complain
 from resumable.cli.figures import percent
 from resumable.cli.files_to_send import STANDARD_INPUT, FileToSend, LeftOut, found
@@ -21,12 +22,10 @@ from resumable.cli.receipts import FEW, Result, of_upload
 from resumable.cli.runs import OnEvent, Runs
 from resumable.cli.sent_before import SentBefore
 from resumable.cli.transfer_options import (
-    TransferParser,
     add_common,
     bars_fit,
     board,
     client_options,
-    value,
     web_address,
 )
 from resumable.cli.trips import Trip
@@ -42,9 +41,9 @@ _MISSING: Final = "the URL is missing: the last argument is where uploads are cr
 _LOOK: Final = 1.0
 
 
-def parser() -> TransferParser:
+def parser() -> LineParser:
     """The parser of what follows ``resumable put``."""
-    line = TransferParser(
+    line = LineParser(
         "resumable put",
         usage="%(prog)s [options] FILE|DIRECTORY|-... URL\n       %(prog)s --list | --forget ID... | --remove ID...",
         description=_DESCRIPTION,
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         return 1
 
 
-def _check(line: TransferParser, given: Namespace) -> None:
+def _check(line: LineParser, given: Namespace) -> None:
     """What argparse can't: the URL is the last of the words."""
     *what, url = given.what or [""]
     if not url:
@@ -123,7 +122,7 @@ def _check(line: TransferParser, given: Namespace) -> None:
     given.what = what
 
 
-def _options(line: TransferParser, given: Namespace, environ: Mapping[str, str]) -> client.ClientOptions:
+def _options(line: LineParser, given: Namespace, environ: Mapping[str, str]) -> client.ClientOptions:
     shown = given.json or given.wait or bars_fit(given, environ)
     return client_options(
         line,

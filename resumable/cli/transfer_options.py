@@ -14,11 +14,11 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from resumable.cli.arguments import LineParser, value
 from resumable.cli.boards import Board, JsonBoard, LineBoard, complain, say
-from resumable.cli.texts import plain
 from resumable.cli.windows import DayWindow, day_window, seconds_until
 from resumable.client import ClientOptions
 from resumable.model import values
@@ -26,26 +26,6 @@ from resumable.model import values
 T = TypeVar("T")
 TOKEN: Final = "RESUMABLE_TOKEN"
 _HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
-
-
-class TransferParser(argparse.ArgumentParser):
-    """An unknown argument is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the process with status 2."""
-        self.exit(2, f"{self.prog}: {plain(message)}; see {self.prog} --help\n")
-
-
-def value(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse's way to learn the expected form."""
-
-    def read(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as problem:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {problem}") from problem
-
-    return read
 
 
 def retry_time(text: str) -> float:
@@ -108,7 +88,7 @@ def _header(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"expected {problem}") from problem
 
 
-def client_options(parser: TransferParser, given: Namespace, environ: Mapping[str, str], **more: Any) -> ClientOptions:
+def client_options(parser: LineParser, given: Namespace, environ: Mapping[str, str], **more: Any) -> ClientOptions:
     """What the library is told."""
     return ClientOptions(
         headers=dict(given.header),
@@ -126,7 +106,7 @@ def _gate(windows: list[DayWindow]) -> Callable[[], float]:
     return lambda: seconds_until(windows, time.time())
 
 
-def _readable(parser: TransferParser, flag: str, path: Path) -> Path:
+def _readable(parser: LineParser, flag: str, path: Path) -> Path:
     try:
         path.read_bytes()
     except OSError as error:
@@ -134,7 +114,7 @@ def _readable(parser: TransferParser, flag: str, path: Path) -> Path:
     return path
 
 
-def _token(parser: TransferParser, given: Namespace, environ: Mapping[str, str]) -> str | Path | None:
+def _token(parser: LineParser, given: Namespace, environ: Mapping[str, str]) -> str | Path | None:
     """The file is read anew for each request: it may be renewed in the days that an upload takes."""
     if given.token_file is not None:
         path = Path(given.token_file)
