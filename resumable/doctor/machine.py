@@ -21,7 +21,7 @@ from twisted import __version__ as twisted_version
 
 from resumable import __version__
 from resumable.aio.system import most_files
-from resumable.doctor.findings import Finding, age_text, size_text
+from resumable.doctor.findings import Finding, age_text, size_text, unseen
 
 #: Tested: from the first to the last; setup.py says the same.
 PYTHON = ((3, 11), (3, 14))
@@ -105,7 +105,7 @@ def _memory(meminfo: str, cgroup: str) -> int | None:
 
 def _memory_found(machine: MachineFacts) -> list[Finding]:
     if machine.memory is None:
-        return [Finding("memory", "ok", "not looked at: this system doesn't tell how much is free")]
+        return [unseen("memory", "this system doesn't tell how much is free", "Leave 256 MiB for it.")]
     what = f"{size_text(machine.memory)} may still be used"
     if machine.memory < LITTLE_MEMORY:
         advice = (
