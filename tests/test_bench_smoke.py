@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -295,6 +296,22 @@ def test_what_several_workers_give_is_measured(part: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
     assert part or "not measured" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("curl") is None or not Path("/dev/shm").is_dir(), reason="needs Linux and curl")
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (["bench.sending", "1", "2000000"], r"put +[\d.]+ s .*\n.*\nmost memory of put: \d+ MiB"),
+        (["bench.watchers", "20", "2", "1"], r"20 watchers of 2 uploads, 20 still there"),
+    ],
+)
+def test_what_faces_cost_is_measured(part: list[str], told: str) -> None:
+    command = [sys.executable, "-m", *part]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and re.search(told, done.stdout), done.stdout + done.stderr
 
 
 @long
