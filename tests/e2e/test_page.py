@@ -202,6 +202,12 @@ def test_a_connection_that_is_dead_is_left_though_the_server_answers_others(outc
     assert content(tus, it["url"]) == FILM
 
 
+def test_the_total_is_that_of_all_files_that_were_begun_together(outcomes: Any) -> None:
+    it = played(outcomes, "total")
+    assert it["shown"] and plain(it["line"]).startswith("1 file · ") and "of 4.5 MB" in plain(it["line"])
+    assert it["title"].startswith("66%")
+
+
 def test_all_parts_of_all_files_leave_connections_for_the_rest(outcomes: Any) -> None:
     assert played(outcomes, "crowded")["most"] == 3
 

@@ -157,6 +157,18 @@ for (const [name, options] of Object.entries({
   })
 }
 
+await scenario('keeps nothing', {}, async (page) => {
+  await page.addInitScript(() => {
+    const refuse = { get() { throw new DOMException('denied', 'SecurityError') } }
+    for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, refuse)
+  })
+  await page.goto(admin)
+  await page.locator('#token').fill(token)
+  await page.locator('#token').press('Enter')
+  await row(page, 'moving.bin').waitFor()
+  return {}
+})
+
 await scenario('direct', {}, async (page) => {
   await page.addInitScript((text) => sessionStorage.setItem('resumable-token', text), token)
   await page.goto(`${admin}/dashboard/#${ids['begun.zip']}`)

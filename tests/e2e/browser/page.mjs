@@ -261,6 +261,17 @@ const scenarios = {
     return { offsets, url: await linkOf(page, 'film.mp4') }
   },
 
+  // What is done already counts.
+  async total({ page, way }) {
+    await open(page, way)
+    await halfway(page, way)
+    way.left = Infinity // for what is new
+    await page.setInputFiles('#files', LONG)
+    await inState(page, 'a very long name', 'done')
+    await page.waitForFunction(() => /^[56]/.test(document.title))
+    return { title: await page.title(), line: await page.locator('#total p').textContent(), shown: await page.locator('#total').isVisible() }
+  },
+
   async crowded({ page, way }) {
     await open(page, way)
     await page.locator('#parts').check()

@@ -1,6 +1,6 @@
 // The dashboard: who may see it, then everything on it.
 
-import { Refused, call, follow, forget, keep } from "./api.js";
+import { Refused, call, follow, forget, keep, known, memory } from "./api.js";
 import * as detail from "./detail.js";
 import { at, say } from "./dom.js";
 import * as health from "./health.js";
@@ -14,13 +14,14 @@ function banner(text) {
 }
 
 function theme() {
-  const chosen = localStorage.getItem("resumable-theme");
+  const settings = memory("localStorage");
+  const chosen = settings.get("resumable-theme");
   if (chosen) document.documentElement.dataset.theme = chosen;
   at("theme").addEventListener("click", () => {
     const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     const other = dark === "dark" ? "light" : "dark";
     document.documentElement.dataset.theme = other;
-    localStorage.setItem("resumable-theme", other);
+    settings.set("resumable-theme", other);
   });
 }
 
@@ -44,7 +45,7 @@ function refused(error) {
     banner(error.message);
     return;
   }
-  const tried = sessionStorage.length > 0 && sessionStorage.getItem("resumable-token") !== null;
+  const tried = known() !== null;
   forget();
   login(tried ? "That isn't the token." : "");
 }
