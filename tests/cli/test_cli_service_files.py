@@ -209,6 +209,11 @@ def test_the_server_takes_the_variables_of_the_unit(capsys):
     assert settings(environ) == settings({}, "--upload-dir", "/srv/up", *flags)
 
 
+def test_prometheus_reaches_the_port_of_a_pod(capsys):
+    text = written(capsys, "kubernetes", "--admin-listen", "tcp:9191:interface=127.0.0.1")
+    assert {"name": "RESUMABLE_ADMIN_LISTEN", "value": "socket tcp:9191"} in container(text)["env"]
+
+
 def test_a_composition_has_a_place_for_the_sockets_of_operators(capsys):
     text = written(
         capsys, "compose", *("--admin-listen", "unix:/run/ops/a.sock"), "--admin-listen=unix:/run/resumable/b.sock"

@@ -100,6 +100,11 @@ def test_it_works_in_a_browser_that_keeps_nothing(seen: dict[str, dict[str, Any]
     assert not any("denied" in each for each in came_of(seen, "keeps nothing")["errors"])
 
 
+def test_a_page_goes_on_with_another_token(seen: dict[str, dict[str, Any]]) -> None:
+    found = came_of(seen, "token again")
+    assert found["opened"] and found["left"] == 0
+
+
 def test_a_page_of_another_site_changes_nothing(seen: dict[str, dict[str, Any]]) -> None:
     assert came_of(seen, "foreign page")["draining"] is False
 

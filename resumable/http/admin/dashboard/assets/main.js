@@ -6,6 +6,8 @@ import { at, say } from "./dom.js";
 import * as health from "./health.js";
 import * as table from "./table.js";
 
+let begun = false;
+
 function banner(text) {
   const place = at("banner");
   place.hidden = false;
@@ -50,16 +52,23 @@ function refused(error) {
   login(tried ? "That isn't the token." : "");
 }
 
+/** Once for a page: all that heeds what somebody does. */
+async function beginAll() {
+  begun = true;
+  await health.begin();
+  table.begin(detail.show, () => {});
+  detail.begin();
+}
+
 async function begin() {
   try {
     const status = await call("GET", "v1/status");
     at("banner").hidden = true;
     health.drawStatus(status);
-    await health.begin();
-    table.begin(detail.show, () => {});
+    if (begun) table.restart();
+    else await beginAll();
     table.counts(status);
     table.offer(health.remoteNames());
-    detail.begin();
   } catch (error) {
     if (error instanceof Refused) refused(error);
     else {
