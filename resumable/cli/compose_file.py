@@ -6,6 +6,8 @@ Spec: https://github.com/compose-spec/compose-spec.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from resumable.cli.container_plan import (
@@ -18,7 +20,7 @@ from resumable.cli.container_plan import (
     read_files,
     variables_of,
 )
-from resumable.cli.service_plan import ServicePlan, owner_of_directory
+from resumable.cli.service_plan import ServicePlan, below, owner_of_directory
 from resumable.cli.yaml_text import yaml_text
 
 SECRETS: Final = "resumable.env"
@@ -64,6 +66,14 @@ def _volumes(plan: ServicePlan) -> list[str]:
     return found
 
 
+def _scratch(plan: ServicePlan) -> Iterator[str]:
+    """Directories in memory: all else is read-only, so sockets are bound there."""
+    yield from ("/tmp", RUN)
+    for each in dict.fromkeys(map(str, plan.socket_directories)):
+        if not below(Path(each), "/tmp", RUN, str(UPLOADS)):
+            yield each
+
+
 def _server(plan: ServicePlan, user: str | None, volumes: list[str]) -> dict[str, Any]:
     server: dict[str, Any] = {"image": IMAGE, "user": _user(plan, user)}
     server["environment"] = {name: value.replace("$", "$$") for name, value in variables_of(plan).items()}
@@ -87,7 +97,7 @@ def _server(plan: ServicePlan, user: str | None, volumes: list[str]) -> dict[str
     return {
         **server,
         "read_only": True,
-        "tmpfs": ["/tmp", RUN],
+        "tmpfs": list(_scratch(plan)),
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "#stop": "Longer than twice --shutdown-timeout and 15 s.",

@@ -67,6 +67,7 @@ def _relay(where: str, token: str | None, found: argparse.Namespace) -> int:
     sys.stdout.write(f"{relay.url}\nThis address opens the dashboard once, in one browser. Ctrl-C ends it.\n")
     sys.stdout.flush()
     if not found.no_browser:
+        relay.users = _users(os.environ)  # while a browser starts, its command line shows the address to everybody
         reactor.callInThread(_browse, relay.url)
     ended: list[int] = []
 
@@ -77,6 +78,12 @@ def _relay(where: str, token: str | None, found: argparse.Namespace) -> int:
     reactor.callWhenRunning(signal.signal, signal.SIGINT, interrupted)
     reactor.run()
     return 130 if ended else 0
+
+
+def _users(environ: Mapping[str, str]) -> set[int]:
+    """This one, the one who has become it by sudo, and root, who could do everything anyway."""
+    behind = environ.get("SUDO_UID", "")
+    return {0, os.getuid(), *([int(behind)] if behind.isdigit() else [])}
 
 
 def _browse(url: str) -> None:

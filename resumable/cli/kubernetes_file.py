@@ -14,7 +14,7 @@ from resumable.cli.container_plan import IMAGE, RUN, UID, UPLOADS, ports_of, rea
 from resumable.cli.service_plan import ServicePlan
 from resumable.cli.yaml_text import yaml_text
 from resumable.config.option import PREFIX
-from resumable.listening.endpoints import split_endpoint
+from resumable.listening.endpoints import only_loopback, split_endpoint
 
 SECRETS: Final = "resumable-secrets"
 FILES: Final = "resumable-files"
@@ -187,8 +187,8 @@ def _environment(plan: ServicePlan) -> Iterator[dict[str, Any]]:
     found = variables_of(plan)
     found.setdefault("RESUMABLE_SHUTDOWN_TIMEOUT", f"{plan.settings.shutdown_timeout:g}")
     found.setdefault("RESUMABLE_LOG_FORMAT", "json" if plan.config is None else plan.settings.log_format)
-    if not any(each.startswith("tcp") for each in plan.settings.admin_listen):
-        found["RESUMABLE_ADMIN_LISTEN"] = f"socket tcp:{METRICS}"
+    if not any(each.startswith("tcp") and not only_loopback([each]) for each in plan.settings.admin_listen):
+        found["RESUMABLE_ADMIN_LISTEN"] = f"socket tcp:{_metrics(plan)}"
     yield from ({"name": name, "value": value.replace("$(", "$$(")} for name, value in found.items())
     for each in plan.secrets:
         yield {"name": each, "valueFrom": {"secretKeyRef": {"name": SECRETS, "key": _key(each)}}}

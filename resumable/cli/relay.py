@@ -3,16 +3,18 @@
 Invariants: it answers only a browser that has shown the one-time token of its URL, by a cookie that scripts can't read
 and other sites can't send; and only under its own address, so that neither a page of another site (Origin, Fetch
 Metadata) nor one whose name leads here (DNS rebinding: Host) gets anything. Everything is below a path that only that
-browser was told: cookies know no ports, so another program on this machine isn't sent this one. Answers go through as
-they come, no faster than they are read. Spec: RFC 6265bis, RFC 6454, Fetch Metadata.
+browser was told: cookies know no ports, so another program on this machine isn't sent this one. Where a command line
+has shown the address to other users of the machine, only some users' browsers may open it. Answers go through as they
+come, no faster than they are read. Spec: RFC 6265bis, RFC 6454, Fetch Metadata.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hmac import compare_digest
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -65,12 +67,21 @@ def agent_for(reactor: Any, where: str) -> tuple[IAgent, str]:
 class Relay(Resource):
     """``agent`` and ``base`` lead to the daemon; ``bearer``: its token, None where it needs none.
 
-    `opened_at` tells it its port; `url` is the one that a browser opens, once.
+    `opened_at` tells it its port; `url` is the one that a browser opens, once. ``users``: whose browsers may open it;
+    None: anybody's who knows it. ``owner``: whose a connection is, as `owner_of_link`.
     """
 
     isLeaf = True
 
-    def __init__(self, agent: IAgent, base: str, bearer: str | None = None) -> None:
+    users: Collection[int] | None = None
+
+    def __init__(
+        self,
+        agent: IAgent,
+        base: str,
+        bearer: str | None = None,
+        owner: Callable[[int, int], int | None] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._agent = agent
         self._base = base
@@ -79,10 +90,13 @@ class Relay(Resource):
         self._cookie = secrets.token_urlsafe(32).encode()
         self._prefix = b"/" + secrets.token_urlsafe(12).encode()
         self._host = b""
+        self._port = 0
+        self._owner = owner or owner_of_link
 
     def opened_at(self, port: int) -> None:
         """It listens there, on 127.0.0.1."""
         self._host = b"127.0.0.1:%d" % port
+        self._port = port
 
     @property
     def url(self) -> str:
@@ -126,6 +140,9 @@ class Relay(Resource):
         known, good = self._once, len(given) == 1 and request.method == b"GET"
         if known is None or not good or not compare_digest(given[0], known):
             return _say(request, 403, "This address was used already, or is wrong. Run `resumable dashboard` again.")
+        user = None if self.users is None else self._owner(request.getClientAddress().port, self._port)
+        if user is not None and self.users is not None and user not in self.users:
+            return _say(request, 403, "Another user's browser. Run `resumable dashboard --no-browser` to choose one.")
         self._once = None
         cookie = b"%b=%b; Path=%b/; HttpOnly; SameSite=Strict" % (COOKIE, self._cookie, self._prefix)
         request.responseHeaders.addRawHeader(b"set-cookie", cookie)
@@ -148,6 +165,22 @@ class Relay(Resource):
         asked = self._agent.request(request.method, self._base.encode("ascii") + path + mark + query, headers, None)
         passing = Passing(request, asked.cancel)
         asked.addCallback(passing.begin).addErrback(passing.failed)
+
+
+def owner_of_link(client: int, server: int, table: Path = Path("/proc/net/tcp")) -> int | None:
+    """The user whose program has connected from the one port of 127.0.0.1 to the other; None: the system doesn't say.
+
+    proc_net_tcp(5): addresses as hexadecimal numbers in the machine's order; the eighth field is the user.
+    """
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return None
+    ends = tuple(f":{port:04X}" for port in (client, server))
+    for fields in map(str.split, lines):
+        if len(fields) > 7 and fields[1].endswith(ends[0]) and fields[2].endswith(ends[1]):
+            return int(fields[7])
+    return None
 
 
 class Passing(Protocol):

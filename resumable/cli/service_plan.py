@@ -71,6 +71,12 @@ class ServicePlan:
         return tuple(Path(each.path) for each in self.settings.remotes if each.scheme == "file")
 
     @property
+    def socket_directories(self) -> tuple[Path, ...]:
+        """Directories in which sockets are bound, those for operators too."""
+        bound = (*self.others, *self.settings.admin_listen)
+        return tuple(Path(each.split(":")[1]).parent for each in bound if each.startswith("unix:/"))
+
+    @property
     def uses_s3(self) -> bool:
         """Whether it needs credentials of S3."""
         return any(each is not None and each.scheme == "s3" for each in (*self.settings.remotes, self.settings.spool))

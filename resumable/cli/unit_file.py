@@ -82,7 +82,7 @@ def _places(plan: ServicePlan, directory: Path | None) -> UnitPlaces:
     run = plan.settings.run_dir
     if run is None and plan.is_shared:
         run = Path(_RUNTIME) / "resumable"
-    sockets = [Path(each.split(":")[1]).parent for each in plan.others if each.startswith("unix:/")]
+    sockets = plan.socket_directories
     written = dict.fromkeys(filter(None, (directory, plan.place_dir, run, *sockets, *plan.file_remotes)))
     state, runtime, elsewhere = [], [], []
     for each in written:
@@ -170,7 +170,7 @@ def _identity(plan: ServicePlan, user: str | None, places: UnitPlaces) -> Iterat
         yield f"StateDirectoryMode={mode}"
     if places.runtime:
         yield f"RuntimeDirectory={' '.join(map(_word, places.runtime))}"
-        yield f"RuntimeDirectoryMode={'0755' if any(each.startswith('unix:') for each in plan.others) else '0700'}"
+        yield f"RuntimeDirectoryMode={'0755' if plan.socket_directories else '0700'}"
         yield "RuntimeDirectoryPreserve=restart"
     if places.elsewhere:
         yield f"ReadWritePaths={' '.join(_word(str(each)) for each in places.elsewhere)}"

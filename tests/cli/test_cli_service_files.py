@@ -190,6 +190,8 @@ def test_relative_paths_are_written_whole(home, capsys):
         (["--catalog", "postgresql://u@h/d"], {"RuntimeDirectory": "resumable", "RuntimeDirectoryMode": "0700"}),
         (["--catalog", "postgresql://u@h/d", "--run-dir", "/run/up"], {"RuntimeDirectory": "up"}),
         (["--listen", "unix:/run/up/http.sock:mode=660"], {"RuntimeDirectory": "up", "RuntimeDirectoryMode": "0755"}),
+        (["--admin-listen", "unix:/run/ops/a.sock"], {"RuntimeDirectory": "ops", "RuntimeDirectoryMode": "0755"}),
+        (["--admin-listen", "unix:/srv/ops/a.sock:mode=660"], {"ReadWritePaths": "/srv/ops"}),
         (["--listen", "systemd:domain=INET:name=web"], {"Requires": "resumable.socket"}),
         (["--spool", "s3://b", "--catalog", "postgresql://u@h/d"], {"StateDirectory": None, "RequiresMountsFor": None}),
         (["--hook-secret", "whsec_" + "A" * 32], {"EnvironmentFile": "/etc/default/resumable"}),
@@ -205,6 +207,18 @@ def test_the_server_takes_the_variables_of_the_unit(capsys):
     environ = unit_environment(written(capsys, "unit", "--upload-dir", "/srv/up", *flags))
     assert environ["RESUMABLE_HOOK"] == "a=exec:/bin/a b\nc=exec:/bin/d"
     assert settings(environ) == settings({}, "--upload-dir", "/srv/up", *flags)
+
+
+def test_prometheus_reaches_the_port_of_a_pod(capsys):
+    text = written(capsys, "kubernetes", "--admin-listen", "tcp:9191:interface=127.0.0.1")
+    assert {"name": "RESUMABLE_ADMIN_LISTEN", "value": "socket tcp:9191"} in container(text)["env"]
+
+
+def test_a_composition_has_a_place_for_the_sockets_of_operators(capsys):
+    text = written(
+        capsys, "compose", *("--admin-listen", "unix:/run/ops/a.sock"), "--admin-listen=unix:/run/resumable/b.sock"
+    )
+    assert yaml.safe_load(text)["services"]["resumable"]["tmpfs"] == ["/tmp", "/run/resumable", "/run/ops"]
 
 
 @pytest.mark.process

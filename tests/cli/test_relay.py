@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from twisted.web.iweb import IAgent
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from resumable.cli.relay import Relay
+from resumable.cli.relay import Relay, owner_of_link
 from tests.http.visitor import Reply
 
 HOST = "Host: 127.0.0.1:4711"
@@ -81,7 +82,8 @@ class Daemon:
 class Browser:
     def __init__(self, bearer: str | None = None) -> None:
         self.daemon = Daemon()
-        self.relay = Relay(self.daemon, "http://localhost", bearer)
+        self.owners: dict[tuple[int, int], int] = {}
+        self.relay = Relay(self.daemon, "http://localhost", bearer, lambda *ports: self.owners.get(ports))
         self.relay.opened_at(4711)
         self.site = Site(self.relay, reactor=Clock())
         self.address = self.relay.url.removeprefix("http://127.0.0.1:4711")
@@ -129,6 +131,33 @@ def test_the_address_becomes_a_cookie_that_neither_scripts_nor_other_sites_get(b
     cookie = reply.get("Set-Cookie") or ""
     assert cookie.endswith(f"; Path={browser.prefix}/; HttpOnly; SameSite=Strict")
     assert (reply.get("Cache-Control"), reply.get("Referrer-Policy")) == ("no-store", "no-referrer")
+
+
+def test_another_user_who_has_seen_the_address_of_a_browser_cant_open_it(browser: Browser) -> None:
+    browser.relay.users = {1000, 0}
+    browser.owners[54321, 4711] = 1001
+    refused = browser.ask(browser.address)
+    assert refused.status == 403 and refused.all("Set-Cookie") == []
+    browser.owners[54321, 4711] = 1000
+    assert browser.open().status == 303
+
+
+def test_where_the_system_doesnt_say_whose_a_connection_is_the_address_is_enough(browser: Browser) -> None:
+    browser.relay.users = {1000}
+    assert browser.open().status == 303
+
+
+def test_whose_a_connection_is_is_in_a_table_of_the_system(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    table.write_text(
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 0100007F:1267 00000000:0000 0A 00000000:00000000 00:00000000 00000000     7        0 1 1\n"
+        "   1: 0100007F:1267 0100007F:D431 01 00000000:00000000 00:00000000 00000000     7        0 2 1\n"
+        "   2: 0100007F:D431 0100007F:1267 01 00000000:00000000 00:00000000 00000000  1001        0 3 1\n"
+    )
+    assert owner_of_link(54321, 4711, table) == 1001
+    assert owner_of_link(54322, 4711, table) is None
+    assert owner_of_link(54321, 4711, tmp_path / "none") is None
 
 
 def test_the_address_is_good_once(browser: Browser) -> None:

@@ -96,6 +96,15 @@ def test_what_changes_something_is_asked_first_and_done_then(seen: dict[str, dic
     assert came_of(seen, scenario).get("kept", True)
 
 
+def test_it_works_in_a_browser_that_keeps_nothing(seen: dict[str, dict[str, Any]]) -> None:
+    assert not any("denied" in each for each in came_of(seen, "keeps nothing")["errors"])
+
+
+def test_a_page_goes_on_with_another_token(seen: dict[str, dict[str, Any]]) -> None:
+    found = came_of(seen, "token again")
+    assert found["opened"] and found["left"] == 0
+
+
 def test_a_page_of_another_site_changes_nothing(seen: dict[str, dict[str, Any]]) -> None:
     assert came_of(seen, "foreign page")["draining"] is False
 

@@ -48,6 +48,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (path / "large.bin").open("wb") as large:
         large.write(FILM)
         large.truncate(LARGE)
+    with (path / "larger.bin").open("wb") as larger:
+        larger.truncate(LARGE + 1)
     return path
 
 
@@ -172,6 +174,42 @@ def test_pieces_get_smaller_when_a_proxy_refuses_large_ones(outcomes: Any, tus: 
     assert it["made"] == 1
     assert it["lengths"][0] == len(FILM) and it["lengths"][-1] <= 400_000
     assert content(tus, it["url"]) == FILM
+
+
+def test_words_of_programs_on_the_way_are_not_taken_for_the_servers(outcomes: Any) -> None:
+    """A refused size without a problem document makes the pieces smaller; any document is survived."""
+    assert played(outcomes, "misunderstood")["said"] == "The server refuses it: HTTP 422."
+
+
+def test_a_404_that_is_not_the_servers_ends_nothing_that_has_arrived(outcomes: Any, tus: Tus) -> None:
+    it = played(outcomes, "astray")
+    assert it["made"] == 1 and it["offsets"][-1] > 0
+    assert content(tus, it["url"]) == FILM
+
+
+def test_a_status_that_is_cut_off_is_asked_for_again(outcomes: Any) -> None:
+    assert played(outcomes, "torn")["left"] == 0
+
+
+def test_an_upload_is_called_stored_only_once_the_server_has_said_so(outcomes: Any) -> None:
+    it = played(outcomes, "untold")
+    assert plain(it["unknown"]).startswith("Received · ") and plain(it["known"]).startswith("Stored · ")
+
+
+def test_a_connection_that_is_dead_is_left_though_the_server_answers_others(outcomes: Any, tus: Tus) -> None:
+    it = played(outcomes, "still")
+    assert len(it["offsets"]) == 2 and it["offsets"][1] > 0
+    assert content(tus, it["url"]) == FILM
+
+
+def test_the_total_is_that_of_all_files_that_were_begun_together(outcomes: Any) -> None:
+    it = played(outcomes, "total")
+    assert it["shown"] and plain(it["line"]).startswith("1 file · ") and "of 4.5 MB" in plain(it["line"])
+    assert it["title"].startswith("66%")
+
+
+def test_all_parts_of_all_files_leave_connections_for_the_rest(outcomes: Any) -> None:
+    assert played(outcomes, "crowded")["most"] == 3
 
 
 def test_a_refusal_is_told_in_the_servers_words_and_can_be_tried_again(outcomes: Any, tus: Tus) -> None:

@@ -157,6 +157,34 @@ for (const [name, options] of Object.entries({
   })
 }
 
+// Once its token is no longer good, a page goes on with another.
+await scenario('token again', {}, async (page) => {
+  const answers = [{ status: 200, contentType: 'text/event-stream', body: ':\n\n' }, { status: 401, json: {} }]
+  const streamed = (route) => route.request().headers().accept === 'text/event-stream' && answers.length
+  await page.route((url) => url.pathname === '/v1/status', (route) => (streamed(route) ? route.fulfill(answers.shift()) : route.continue()))
+  await page.goto(admin)
+  for (const wrong of ['', "isn't the token"]) {
+    await page.locator('#token-wrong', { hasText: wrong }).waitFor({ state: 'attached' })
+    await page.locator('#token').fill(token)
+    await page.locator('#token').press('Enter')
+    await row(page, 'moving.bin').waitFor()
+  }
+  await page.getByRole('button', { name: 'Filters' }).click()
+  return { opened: await page.locator('#filters').isVisible(), left: answers.length }
+})
+
+await scenario('keeps nothing', {}, async (page) => {
+  await page.addInitScript(() => {
+    const refuse = { get() { throw new DOMException('denied', 'SecurityError') } }
+    for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, refuse)
+  })
+  await page.goto(admin)
+  await page.locator('#token').fill(token)
+  await page.locator('#token').press('Enter')
+  await row(page, 'moving.bin').waitFor()
+  return {}
+})
+
 await scenario('direct', {}, async (page) => {
   await page.addInitScript((text) => sessionStorage.setItem('resumable-token', text), token)
   await page.goto(`${admin}/dashboard/#${ids['begun.zip']}`)

@@ -193,6 +193,94 @@ const scenarios = {
     return { denied, full, url: await linkOf(page, 'notes.txt') }
   },
 
+  // Words of programs on the way, which are not the server's.
+  async misunderstood({ page, way }) {
+    way.largest = 1_500_000
+    way.tooLarge = ['application/json', '{"message": "Request size limit exceeded"}']
+    await open(page, way)
+    await page.setInputFiles('#files', FILM)
+    await trouble(page, 'film.mp4').filter({ hasText: 'smaller pieces' }).waitFor()
+    await inState(page, 'film.mp4', 'done')
+    way.refusal = { method: 'POST', status: 422, problem: { detail: [{ msg: 'no such field' }] } }
+    await page.setInputFiles('#files', NOTES)
+    await inState(page, 'notes.txt', 'failed')
+    return { said: await trouble(page, 'notes.txt').textContent() }
+  },
+
+  async astray({ page, way }) {
+    await open(page, way)
+    await halfway(page, way)
+    way.refusal = { method: 'HEAD', status: 404, problem: {} }
+    way.cut()
+    way.mend()
+    await trouble(page, 'film.mp4').filter({ hasText: 'HTTP 404' }).waitFor()
+    way.refusal = null
+    await inState(page, 'film.mp4', 'done')
+    return { made: way.of('POST').length, offsets: resumedAt(way), url: await linkOf(page, 'film.mp4') }
+  },
+
+  async torn({ page, way }) {
+    way.streams = false
+    way.torn = 3
+    await open(page, way)
+    await page.setInputFiles('#files', [FILM])
+    await inState(page, 'film.mp4', 'done')
+    return { left: way.torn }
+  },
+
+  async untold({ page, way }) {
+    way.unstored = true
+    await open(page, way)
+    await page.setInputFiles('#files', NOTES)
+    await inState(page, 'notes.txt', 'storing')
+    await row(page, 'notes.txt').locator('.line', { hasText: 'copied to the store' }).waitFor()
+    way.refusal = { method: 'GET', path: '/status', status: 401, problem: { title: 'Unauthorized' } }
+    await page.reload()
+    await inState(page, 'notes.txt', 'done')
+    const unknown = await lineOf(page, 'notes.txt', /./)
+    way.refusal = null
+    way.unstored = false
+    await page.reload()
+    return { unknown, known: await lineOf(page, 'notes.txt', /Stored/) }
+  },
+
+  // A connection that nobody ends, while others work: the server answers that nothing has come.
+  async still({ page, way }) {
+    way.streams = false
+    await page.clock.install()
+    await open(page, way)
+    await halfway(page, way)
+    way.left = Infinity // for what is new
+    await inState(page, 'film.mp4', 'sending')
+    for (let step = 0; step < 80 && way.of('PATCH').length < 2; step += 1) {
+      await page.clock.runFor(1000)
+      await page.evaluate(() => fetch('?').then((answer) => answer.text())) // what was asked meanwhile has its answer
+    }
+    const offsets = resumedAt(way)
+    await inState(page, 'film.mp4', 'done')
+    return { offsets, url: await linkOf(page, 'film.mp4') }
+  },
+
+  // What is done already counts.
+  async total({ page, way }) {
+    await open(page, way)
+    await halfway(page, way)
+    way.left = Infinity // for what is new
+    await page.setInputFiles('#files', LONG)
+    await inState(page, 'a very long name', 'done')
+    await page.waitForFunction(() => /^[56]/.test(document.title))
+    return { title: await page.title(), line: await page.locator('#total p').textContent(), shown: await page.locator('#total').isVisible() }
+  },
+
+  async crowded({ page, way }) {
+    await open(page, way)
+    await page.locator('#parts').check()
+    await page.setInputFiles('#files', ['large.bin', 'larger.bin'].map(file))
+    await inState(page, 'large.bin', 'done')
+    await inState(page, 'larger.bin', 'done')
+    return { most: way.underWay[1] }
+  },
+
   async parallel({ page, way }) {
     await open(page, way)
     await page.locator('#parts').check()

@@ -14,7 +14,11 @@ export class Way {
     this.requests = [] // {method, path, offset, length, accept}
     this.largest = Infinity
     this.streams = true // whether answers may be streams of events
-    this.refusal = null // {method, status, problem}: what is answered in the server's place
+    this.refusal = null // {method, status, problem}: what is answered in the server's place; `path`: ends so
+    this.tooLarge = ['text/html', '<h1>413 Request Entity Too Large</h1>']
+    this.torn = 0 // how many answers to GET of JSON end in their middle
+    this.unstored = false // whether statuses say that no copy is stored
+    this.underWay = [0, 0] // requests with bytes at once: now, at the most
     this.down = false
     this.left = Infinity
     this.sockets = new Set()
@@ -59,23 +63,39 @@ export class Way {
     this.requests.push({ method, path, length, accept: headers.accept, offset: Number(headers['upload-offset']) })
     if (length > this.largest) {
       request.resume()
-      return answer.writeHead(413, { 'Content-Type': 'text/html' }).end('<h1>413 Request Entity Too Large</h1>')
+      return answer.writeHead(413, { 'Content-Type': this.tooLarge[0] }).end(this.tooLarge[1])
     }
-    if (this.refusal?.method === method) {
+    if (method === 'GET' && this.torn > 0 && headers.accept === 'application/json') {
+      this.torn -= 1
+      answer.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': 100 }).write('{"received": 1')
+      return setImmediate(() => answer.destroy())
+    }
+    if (this.refusal?.method === method && path.endsWith(this.refusal.path ?? '')) {
       request.resume()
       const { status, problem } = this.refusal
       return answer.writeHead(status, { 'Content-Type': 'application/problem+json' }).end(JSON.stringify(problem))
     }
     const { hostname, port } = target
     const onward = http.request({ hostname, port, method, path, headers, agent: false }, (reply) => {
+      if (this.unstored && path.endsWith('/status')) return this.unsay(reply, answer)
       answer.writeHead(reply.statusCode, reply.rawHeaders)
       reply.pipe(answer)
     })
+    if (method === 'PATCH') {
+      this.underWay = [this.underWay[0] + 1, Math.max(this.underWay[1], this.underWay[0] + 1)]
+      answer.on('close', () => (this.underWay[0] -= 1))
+    }
     onward.on('error', () => answer.destroy())
     answer.on('close', () => onward.destroy())
     request.on('data', (data) => this.pass(request, onward, data))
     request.on('end', () => onward.end())
     onward.flushHeaders()
+  }
+
+  unsay(reply, answer) {
+    answer.writeHead(reply.statusCode, { 'Content-Type': reply.headers['content-type'] })
+    reply.on('data', (data) => answer.write(String(data).replaceAll(/"state": ?"stored"/g, '"state":"open"')))
+    reply.on('end', () => answer.end())
   }
 
   pass(request, onward, data) {

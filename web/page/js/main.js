@@ -11,6 +11,9 @@ const get = (id) => document.getElementById(id)
 const rows = new Map()
 const SECTIONS = { unfinished: get('unfinished'), now: get('now'), sent: get('sent') }
 const UNDER_WAY = new Set(['sending', 'processing', 'looking', 'queued', 'waiting'])
+const MANY = 50
+const stale = new Set() // uploads whose rows are to be written anew
+const together = new Set() // those that were begun before all others were done: the total is theirs
 let waitingForPaint = false
 let chosenFor = null
 let announcements = []
@@ -25,10 +28,12 @@ function sectionOf({ state, finished }) {
 
 function changed(sending, was) {
   if (sending.state !== was) tell(sending, was)
+  stale.add(sending)
   if (waitingForPaint) return
   waitingForPaint = true
   // A page in the background isn't painted, and its title is all there is to see.
   if (document.hidden) setTimeout(paint, 1000)
+  else if (queue.all.length > MANY) setTimeout(paint, 200)
   else requestAnimationFrame(paint)
 }
 
@@ -39,6 +44,7 @@ function paint() {
   document.body.classList.toggle('busy', queue.all.length > 0)
   showTotal()
   get('access').hidden = !queue.in('locked').length
+  stale.clear()
 }
 
 function show(name, section) {
@@ -49,7 +55,7 @@ function show(name, section) {
   inside.slice(0, MOST_ROWS).forEach((sending, index) => {
     let row = rows.get(sending)
     if (!row) rows.set(sending, (row = new Row(sending, act)))
-    row.update()
+    if (stale.has(sending)) row.update()
     if (list.children[index] !== row.element) place(list, row.element, index)
   })
   const shown = Math.min(inside.length, MOST_ROWS)
@@ -74,13 +80,16 @@ function discard(sending, row) {
 
 function showTotal() {
   const live = queue.all.filter((each) => sectionOf(each) === 'now')
-  const bytes = live.reduce((sum, each) => sum + each.size, 0)
-  const arrived = live.reduce((sum, each) => sum + each.arrived, 0)
+  live.forEach((each) => together.add(each))
+  if (!live.length) together.clear()
+  for (const each of together) if (each.state === 'removed') together.delete(each)
+  const bytes = [...together].reduce((sum, each) => sum + each.size, 0)
+  const arrived = [...together].reduce((sum, each) => sum + each.arrived, 0)
   const speed = live.reduce((sum, each) => sum + (each.state === 'sending' ? each.speed : 0), 0)
   get('pause-all').hidden = !live.some((each) => UNDER_WAY.has(each.state) && each.state !== 'processing')
   get('resume-all').hidden = !live.some((each) => each.state === 'paused')
   const total = get('total')
-  total.hidden = live.length < 2
+  total.hidden = together.size < 2
   const [bar, line] = total.children
   bar.value = bytes ? arrived / bytes : 0
   bar.setAttribute('aria-label', t('total'))
@@ -103,6 +112,7 @@ function showTotal() {
 function translate() {
   document.documentElement.lang = currentLanguage()
   for (const element of document.querySelectorAll('[data-t]')) element.textContent = t(element.dataset.t)
+  for (const sending of rows.keys()) stale.add(sending)
   paint()
 }
 
@@ -281,4 +291,4 @@ settings()
 translate()
 queue.load().then(paint)
 // Speed and time left change while nothing else does.
-setInterval(() => queue.live.length && changed(queue.live[0], queue.live[0].state), 1000)
+setInterval(() => queue.live.filter((each) => each.running).forEach((each) => changed(each, each.state)), 1000)

@@ -5,7 +5,7 @@ import { Sending } from './sending.js'
 import { Store } from './store.js'
 import { keep, kept } from './words.js'
 
-const AT_ONCE = 3
+const AT_ONCE = 3 // requests with bytes: HTTP/1.1 has six connections
 const PARTS = 'resumable-parts'
 const LIVE = new Set(['queued', 'looking', 'sending', 'processing', 'waiting', 'locked'])
 const GOES_ON = new Set(['queued', 'looking', 'sending', 'processing', 'waiting'])
@@ -87,10 +87,12 @@ export class Queue {
 
   /** Let those run whose turn it is. */
   next() {
-    const running = this.all.filter((each) => each.running).length
-    this.in('queued')
-      .slice(0, Math.max(0, AT_ONCE - running))
-      .forEach((each) => each.run())
+    for (;;) {
+      const first = this.all.find((each) => each.state === 'queued')
+      const free = AT_ONCE - this.all.reduce((sum, each) => sum + (each.running ? each.parts : 0), 0)
+      if (!first || free <= 0 || (free < AT_ONCE && first.parts > free)) return
+      first.run() // it is no longer queued when this returns
+    }
   }
 
   /** New files, or ones that are unfinished: [{file, path}]. Answers {added, duplicates}. */

@@ -16,8 +16,10 @@ const FIRST_PIECE = 64 << 20
 const LARGE = 64 << 20
 const CHUNK = `resumable-chunk ${server.BASE}`
 const FRESH = 3000
+const PARTS = 3
 const RUNNING = new Set(['looking', 'sending', 'processing'])
 const OVERTAKEN = new Set([409, 423])
+const WORDS = new Set(['title', 'detail'])
 const PASSING = new Set([408, 425, 429])
 
 export class Sending {
@@ -105,10 +107,16 @@ export class Sending {
     this.watch.start()
   }
 
+  /** How many requests of it carry bytes at once. */
+  get parts() {
+    const { size, url, urls } = this.record
+    const large = size >= LARGE && this.wantsParts() && server.extensions.has('concatenation')
+    return urls ? urls.length : large && !url ? PARTS : 1
+  }
+
   begin() {
-    const { record } = this
-    const large = record.size >= LARGE && this.wantsParts() && server.extensions.has('concatenation')
-    const parts = record.urls ? record.urls.length : large && !record.url ? 3 : 1
+    const { record, parts } = this
+    this.lastMoved = null
     const chunk = Number(kept(CHUNK, 'sessionStorage')) || Infinity
     this.upload?.abort()
     const upload = new Upload(this.file, {
@@ -177,7 +185,7 @@ export class Sending {
   /** What the server says of it. */
   told(status) {
     this.replicas = status.replicas ?? []
-    this.lastMoved = performance.now()
+    if (status.received !== this.received) this.lastMoved = performance.now()
     if (status.digest) this.record.digest = status.digest
     if (status.finished_at) this.record.finished = status.finished_at
     if (!this.finished) {
@@ -197,7 +205,9 @@ export class Sending {
   untold() {
     this.received = null
     if (this.state !== 'storing') return
-    this.record.stored = true
+    // What isn't known isn't claimed: it is received; whether its copies are stored is asked at the next visit.
+    if (this.record.copies) this.record.copies = 0
+    else this.record.stored = true
     this.store.put({ ...this.record })
     this.set('done')
   }
@@ -230,7 +240,10 @@ export class Sending {
     if (status === 403) return this.set('failed', { key: 'denied', values: { why } }, true)
     if (status === 413 && !problem) return this.shrink()
     if (status === 413) return this.set('failed', { key: 'refused', values: { why } }, true)
-    if ((status === 404 || status === 410) && (this.record.url || this.record.urls)) return this.restart()
+    if ((status === 404 || status === 410) && (this.record.url || this.record.urls)) {
+      // Proxies say that, too, while the server behind them starts: only its own word ends what has arrived.
+      return response.getHeader('Tus-Resumable') ? this.restart() : this.wait({ key: 'serverBusy', values: { why } }, pause)
+    }
     // An earlier request is not quite over, or the browser has repeated one by itself.
     if (OVERTAKEN.has(status)) return this.wait(null, pause)
     const key = status === 507 ? 'diskFull' : 'serverBusy'
@@ -344,10 +357,12 @@ export class Sending {
   }
 }
 
+/** The words of a problem document, RFC 9457; null: the answer is none, so something on the way gave it. */
 function read(text) {
   try {
     const found = JSON.parse(text)
-    return typeof found === 'object' ? found : null
+    const known = Object.entries(found ?? {}).filter(([name, value]) => WORDS.has(name) && typeof value === 'string')
+    return known.length ? Object.fromEntries(known) : null
   } catch {
     return null
   }

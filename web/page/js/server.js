@@ -95,17 +95,19 @@ function statusOf(url) {
   return address.href
 }
 
-/** The upload's status; null: the server can't be reached. Throws `NoStatus` where there is none to be had. */
+/** The upload's status; null: the server can't be reached, or its answer was cut. Throws `NoStatus` where there is none
+ *  to be had. */
 export async function status(url) {
-  let answer
   try {
-    answer = await ask('GET', statusOf(url), { Accept: 'application/json' }, { signal: AbortSignal.timeout?.(20_000) })
-  } catch {
+    const answer = await ask('GET', statusOf(url), { Accept: 'application/json' }, { signal: AbortSignal.timeout?.(20_000) })
+    if (answer.status === 429 || answer.status >= 500) return null
+    if (!answer.ok) throw new NoStatus(answer.status)
+    const document = await answer.json()
+    return document && 'received' in document ? document : null
+  } catch (error) {
+    if (error instanceof NoStatus) throw error
     return null
   }
-  if (answer.status === 429 || answer.status >= 500) return null
-  if (!answer.ok) throw new NoStatus(answer.status)
-  return answer.json()
 }
 
 export class NoStatus extends Error {}

@@ -74,7 +74,7 @@ export class Store {
   /** The ids of uploads that other tabs have. */
   async elsewhere() {
     if (!navigator.locks) return new Set()
-    const { held } = await navigator.locks.query()
+    const { held } = await navigator.locks.query().catch(() => ({ held: [] }))
     const start = `${this.base}#`
     return new Set(held.filter(({ name }) => name.startsWith(start)).map(({ name }) => name.slice(start.length)))
   }

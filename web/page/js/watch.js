@@ -6,6 +6,7 @@ import * as server from './server.js'
 const MOST_STREAMS = 2
 let streams = 0
 let tellsByItself = true
+let watching = 0
 const STORED = new Set(['done', 'storing'])
 const WATCHED = new Set(['sending', 'processing', ...STORED])
 const DIGEST_TRIES = 5
@@ -29,6 +30,16 @@ export class Watch {
   }
 
   async go(signal) {
+    watching += 1
+    try {
+      await this.follow(signal)
+    } finally {
+      watching -= 1
+      if (this.aborter?.signal === signal) this.aborter.abort()
+    }
+  }
+
+  async follow(signal) {
     while (!signal.aborted && this.wanted()) {
       const { url } = this.sending.record
       if (url && this.sending.state !== 'done' && tellsByItself && streams < MOST_STREAMS) await this.stream(url, signal)
@@ -39,7 +50,6 @@ export class Watch {
         setTimeout(resolve, this.pause())
       })
     }
-    if (this.aborter?.signal === signal) this.aborter.abort()
   }
 
   /** What there still is to learn: how far it is, and, for a while, its digest. */
@@ -48,10 +58,12 @@ export class Watch {
     return WATCHED.has(state) && (state !== 'done' || (!record.digest && this.tries < DIGEST_TRIES))
   }
 
+  /** All together ask ten times a second at the most, however many files there are: sending goes first. */
   pause() {
     const { state } = this.sending
-    if (state === 'done') return 500 * 2 ** this.tries
-    if (state === 'storing') return Math.min(10_000, 1000 + this.tries * 250)
+    const share = watching * 100
+    if (state === 'done') return Math.max(share, 500 * 2 ** this.tries)
+    if (state === 'storing') return Math.max(share, Math.min(10_000, 1000 + this.tries * 250))
     return 1000
   }
 

@@ -49,7 +49,16 @@ export function t(key, values = {}) {
 
 /** The text as one that no line ends in, such as a number and its unit. */
 export const whole = (text) => text.replaceAll(' ', '\u00a0')
-const number = (value, options) => whole(new Intl.NumberFormat(language, options).format(value))
+const formats = new Map()
+
+/** Making a format takes longer than everything else that is done for a row. */
+function format(options) {
+  const key = JSON.stringify([language, options])
+  if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(language, options))
+  return formats.get(key)
+}
+
+const number = (value, options) => whole(format(options).format(value))
 const UNITS = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte', 'petabyte']
 
 /** Bytes as people write them: 1.2 GB. */

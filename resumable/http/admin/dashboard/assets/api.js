@@ -11,11 +11,37 @@ export class Refused extends Error {
   }
 }
 
-export const keep = (token) => sessionStorage.setItem(KEY, token);
-export const forget = () => sessionStorage.removeItem(KEY);
+/** Something that the browser keeps, or, where it keeps nothing, this page. */
+export function memory(name) {
+  const own = new Map();
+  const may = (what) => {
+    try {
+      return what(window[name]);
+    } catch {
+      return null;
+    }
+  };
+  return {
+    get: (key) => own.get(key) ?? may((storage) => storage.getItem(key)),
+    set(key, value) {
+      own.set(key, value);
+      may((storage) => storage.setItem(key, value));
+    },
+    remove(key) {
+      own.delete(key);
+      may((storage) => storage.removeItem(key));
+    },
+  };
+}
+
+const session = memory("sessionStorage");
+
+export const known = () => session.get(KEY);
+export const keep = (token) => session.set(KEY, token);
+export const forget = () => session.remove(KEY);
 
 async function request(method, path, accept, signal) {
-  const token = sessionStorage.getItem(KEY);
+  const token = known();
   const headers = { Accept: accept, ...(token === null ? {} : { Authorization: `Bearer ${token}` }) };
   const answer = await fetch(new URL(path, BASE), { method, headers, signal, cache: "no-store", redirect: "error" });
   if (answer.ok) return answer;

@@ -1,10 +1,12 @@
 // The dashboard: who may see it, then everything on it.
 
-import { Refused, call, follow, forget, keep } from "./api.js";
+import { Refused, call, follow, forget, keep, known, memory } from "./api.js";
 import * as detail from "./detail.js";
 import { at, say } from "./dom.js";
 import * as health from "./health.js";
 import * as table from "./table.js";
+
+let begun = false;
 
 function banner(text) {
   const place = at("banner");
@@ -14,13 +16,14 @@ function banner(text) {
 }
 
 function theme() {
-  const chosen = localStorage.getItem("resumable-theme");
+  const settings = memory("localStorage");
+  const chosen = settings.get("resumable-theme");
   if (chosen) document.documentElement.dataset.theme = chosen;
   at("theme").addEventListener("click", () => {
     const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     const other = dark === "dark" ? "light" : "dark";
     document.documentElement.dataset.theme = other;
-    localStorage.setItem("resumable-theme", other);
+    settings.set("resumable-theme", other);
   });
 }
 
@@ -44,9 +47,17 @@ function refused(error) {
     banner(error.message);
     return;
   }
-  const tried = sessionStorage.length > 0 && sessionStorage.getItem("resumable-token") !== null;
+  const tried = known() !== null;
   forget();
   login(tried ? "That isn't the token." : "");
+}
+
+/** Once for a page: all that heeds what somebody does. */
+async function beginAll() {
+  begun = true;
+  await health.begin();
+  table.begin(detail.show, () => {});
+  detail.begin();
 }
 
 async function begin() {
@@ -54,11 +65,10 @@ async function begin() {
     const status = await call("GET", "v1/status");
     at("banner").hidden = true;
     health.drawStatus(status);
-    await health.begin();
-    table.begin(detail.show, () => {});
+    if (begun) table.restart();
+    else await beginAll();
     table.counts(status);
     table.offer(health.remoteNames());
-    detail.begin();
   } catch (error) {
     if (error instanceof Refused) refused(error);
     else {

@@ -161,7 +161,8 @@ function query() {
   return given;
 }
 
-function restart() {
+/** Follow the list that is wanted now. */
+export function restart() {
   stop?.();
   stop = follow(`v1/uploads?${query()}`, {
     uploads(page) {
