@@ -28,7 +28,7 @@ def with_run_directory(settings):
     admin_listen = run_directory.settled(settings.admin_listen, run.path)
     return evolve(settings, run_dir=run.path, admin_listen=admin_listen), run
 
-service._with_run_directory = with_run_directory
+service.with_run_directory = with_run_directory
 service.worker_count = lambda settings: {count}
 fake = {fake!r}
 if fake:
