@@ -1,7 +1,7 @@
 """What one transfer has at hand: its options, its name, where its events go, the time, and requests that are answered.
 
-Invariants: credentials, and fields that the user has given, go only to the origin that they were given for, and never in
-clear where that was TLS; events come one at a time. No I/O here: requests are effects.
+Invariants: credentials, and fields that the user has given, go only to the origin that they were given for, and never
+in clear where that was TLS; events come one at a time. No I/O here: requests are effects.
 """
 
 from __future__ import annotations
