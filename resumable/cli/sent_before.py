@@ -28,6 +28,7 @@ class SentBefore:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[str, list[int]] = {}
+        self._forms: dict[str, list[int]] = {}
 
     @classmethod
     def of(cls, state: Path, given: Namespace, files: int) -> SentBefore:
@@ -55,14 +56,19 @@ class SentBefore:
                     self._known[entry["path"]] = entry["form"]
 
     def has(self, file: FileToSend) -> bool:
-        """Whether it was sent as it is."""
-        return bool(self._known) and not file.stream and self._known.get(_path(file)) == _form(file)
+        """Whether it was sent as it is. To be asked before it is sent: it is recorded as it was then."""
+        if self._path is None or file.stream:
+            return False
+        form = self._forms[_path(file)] = _form(file)
+        return bool(form) and self._known.get(_path(file)) == form
 
     def add(self, file: FileToSend, url: str) -> None:
         """It is sent."""
         if self._path is None or file.stream:
             return
-        line = json.dumps({"path": _path(file), "form": _form(file), "url": url})
+        path = _path(file)
+        form = self._forms[path] if path in self._forms else _form(file)
+        line = json.dumps({"path": path, "form": form, "url": url})
         with suppress(OSError), open(self._path, "a", encoding="utf-8", opener=_private) as record:
             record.write(line + "\n")
 

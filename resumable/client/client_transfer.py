@@ -1,7 +1,7 @@
 """What one transfer has at hand: its options, its name, where its events go, the time, and requests that are answered.
 
-Invariants: credentials go only to the host that they were given for, and never in clear where that was TLS; events come
-one at a time. No I/O here: requests are effects.
+Invariants: credentials, and fields that the user has given, go only to the origin that they were given for, and never
+in clear where that was TLS; events come one at a time. No I/O here: requests are effects.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from attrs import evolve, frozen
 
@@ -17,8 +17,9 @@ from resumable.client.client_options import ClientOptions, web_address
 from resumable.client.effects import Exchange, HttpReply, Lost, Steps
 from resumable.client.events import Moved, TransferEvent
 from resumable.client.exceptions import BadOption
+from resumable.client.links import PORTS, LinkOrigin, origin_of
 from resumable.client.patience import ClientPatience
-from resumable.client.speech import Pairs
+from resumable.client.speech import Pairs, joined
 from resumable.client.state_file import StateFile
 
 REDIRECTS = 5
@@ -56,7 +57,7 @@ class ClientTransfer:
         self._user = options.user
         if self._user is None and parts.username is not None:
             self._user = unquote(parts.username), unquote(parts.password or "")
-        self._home = parts.hostname, parts.scheme
+        self._home = origin_of(self.address)
         self.begun = around.now()
 
     @property
@@ -83,25 +84,29 @@ class ClientTransfer:
         """The answer, and the URL that gave it: redirections are followed."""
         url = exchange.url
         for _ in range(REDIRECTS):
-            fields = [*self._credentials(url), *self.options.headers.items(), *exchange.fields]
-            given = {name.lower() for name, _ in exchange.fields} | {name.lower() for name in self.options.headers}
-            if "user-agent" not in given:
+            fields = [*self._users_fields(url), *exchange.fields]
+            if not any(name.lower() == "user-agent" for name, _ in fields):
                 fields.insert(0, ("User-Agent", "resumable"))
             reply: HttpReply = yield evolve(exchange, url=url, fields=fields)
             location = reply.get("location")
             if reply.status not in (301, 302, 307, 308) or location is None:
                 return reply, url
             # A POST keeps its method: it makes an upload here as there, and the other end speaks tus as well.
-            target = urljoin(url, location)
+            target = joined(url, location)
             if url.startswith("https:") and not target.startswith("https:"):
                 raise BadOption(f"{url} leads to {target}, which isn't encrypted: nothing is sent there")
             url = web_address(target)
         raise Lost(f"{exchange.url} leads in a circle")
 
-    def _credentials(self, url: str) -> Pairs:
-        parts = urlsplit(url)
-        if parts.hostname != self._home[0] or (self._home[1] == "https" and parts.scheme != "https"):
-            return []
+    def _users_fields(self, url: str) -> Pairs:
+        """Credentials, and fields that may be some, too: not for another host or port, which may be somebody else's."""
+        there, home = origin_of(url), self._home
+        secured = there == LinkOrigin("https", home.host, PORTS["https"]) and home.port == PORTS["http"]
+        if there == home or secured:
+            return [*self._credentials(), *self.options.headers.items()]
+        return []
+
+    def _credentials(self) -> Pairs:
         if (token := self.options.bearer()) is not None:
             return [("Authorization", f"Bearer {token}")]
         if self._user is not None:

@@ -31,7 +31,7 @@ def look(transfer: ClientTransfer, url: str) -> Steps[Tiers | None]:
         return None
     try:
         return Tiers.read(json.loads(judged(reply, url).body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -200,6 +200,9 @@ class OneRequest:
     def _receive(self) -> bool:
         """Take in what has come; True: the answer is whole."""
         while self._sink is None or self._not_before <= monotonic():
+            self._interrupt.check()  # it may come faster than it is taken in, without an end
+            if self._exchange.may_go is not None and self._sink is not None:
+                self._ask(monotonic())
             try:
                 data = self._sock.recv(BLOCK)
             except (BlockingIOError, InterruptedError):

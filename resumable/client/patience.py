@@ -18,6 +18,8 @@ SHORTEST, LONGEST = 0.5, 60.0
 """Seconds: the wait before the second try, and the longest that doubling leads to. Jitter takes up to half of it."""
 MOST_ASKED: Final = 3600.0
 """The longest Retry-After that is obeyed."""
+MOST_SAID: Final = 400
+"""Characters of a server's words that are repeated."""
 _PASSING: Final = frozenset({408, 409, 423, 425, 429, 500, 502, 503, 504, 507})
 """Statuses that another try may not meet: 409 is another offset, which is asked for before it."""
 
@@ -122,7 +124,7 @@ def problem(reply: HttpReply) -> tuple[str, str]:
         try:
             document: Any = json.loads(reply.body)
             title, detail = str(document.get("title") or ""), str(document.get("detail") or "")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             pass
     elif kind == "text/plain":
         detail = reply.body[:400].decode("utf-8", "replace").strip().partition("\n")[0].strip()
@@ -131,7 +133,12 @@ def problem(reply: HttpReply) -> tuple[str, str]:
             title = HTTPStatus(reply.status).phrase
         except ValueError:
             title = "an unknown status"
-    return title, "".join(c if c.isprintable() else " " for c in detail)
+    return _line(title), _line(detail)
+
+
+def _line(text: str) -> str:
+    """It, on a line of a terminal that doesn't obey it."""
+    return "".join(c if c.isprintable() else " " for c in text[:MOST_SAID])
 
 
 def retry_after(reply: HttpReply) -> float | None:

@@ -14,12 +14,15 @@ from urllib.parse import quote, urljoin
 
 from attrs import frozen
 
+from resumable.client.client_options import web_address
 from resumable.client.effects import HttpReply
+from resumable.client.exceptions import BadOption, TransferRefused
 from resumable.client.patience import Failed
 from resumable.protocol import metadata as metadatas
 
 _LIMIT: Final = re.compile(r"(?:^|[,\s])max-append-size=(\d{1,15})(?=$|[\s,;])")
 _DIGESTS: Final = {"sha256": "sha-256", "sha512": "sha-512"}
+_ADDRESS: Final = "".join(map(chr, range(0x21, 0x7F)))
 Pairs = list[tuple[str, str]]
 
 
@@ -190,11 +193,29 @@ def new_url(base: str, reply: HttpReply) -> str:
     location = reply.get("location")
     if not location:
         raise Failed(f"{base} answers {reply.status} without the Location of the upload")
-    url = urljoin(base, location)
+    url = joined(base, location)
     if base.startswith("https://") and url.startswith("http://") and _host(base) == _host(url):
         # a server that doesn't know of the TLS before it; nothing is sent in clear for that
-        url = urljoin(base, re.sub(r"^http://[^/]*", "", url) or "/")
+        url = joined(base, re.sub(r"^http://[^/]*", "", url) or "/")
+    try:
+        web_address(url)
+    except BadOption as error:
+        raise _unusable(base, url, "which is no address of http or https") from error
+    if base.startswith("https://") and not url.startswith("https://"):
+        raise _unusable(base, url, "which isn't encrypted: nothing is sent there")
     return url
+
+
+def joined(base: str, location: str) -> str:
+    """Where a Location leads: in characters of addresses only, so that a terminal can't obey them."""
+    try:
+        return urljoin(base, quote(location.encode("latin-1"), safe=_ADDRESS))
+    except ValueError:
+        return ""  # no address
+
+
+def _unusable(base: str, url: str, why: str) -> TransferRefused:
+    return TransferRefused(201, "", f"the upload is at {url[:200] or 'nowhere'}, {why}", base)
 
 
 def _host(url: str) -> str:

@@ -182,6 +182,8 @@ class StateFile:
                 raise ValueError("another version has written it")
             document.setdefault("pieces", {})
             document.setdefault("downloads", {})
+            if not isinstance(document["pieces"], dict) or not isinstance(document["downloads"], dict):
+                raise ValueError("it has something else in it")
             assert isinstance(document, dict)
             return document
 

@@ -57,7 +57,7 @@ class Strand:
         self._patience = transfer.patience()
         self._standing: Standing | None = None
         self._begun = False
-        self._highest = 0
+        self._highest = self._informed = 0
         self._losses = self._mismatches = 0
 
     @property
@@ -126,9 +126,17 @@ class Strand:
                 f"{self._transfer.name} has {self.size} bytes, and {self.url} another length",
                 *(self._transfer.name, self.url, standing.offset),
             )
+        if standing.complete and self.size is not None and standing.offset != self.size:
+            raise self._ended_early(standing)
         self._learn(standing)
         self._patience.contact(standing.offset)
         self._begin(resumed=True)
+
+    def _ended_early(self, standing: Standing) -> SourceChanged:
+        name, url, offset = self._transfer.name, self.url, standing.offset
+        return SourceChanged(
+            f"{url} is complete with {offset} bytes, and {name} has more: remove it", name, url, offset
+        )
 
     def _begin(self, resumed: bool) -> None:
         if not self._begun and self._standing is not None:
@@ -148,7 +156,8 @@ class Strand:
             self._meter.acknowledged(self, standing.offset)
         else:
             self._meter.known(self, standing.offset)
-            self._highest = standing.offset
+            if not self._losses:  # bytes that were lost aren't progress when they are there once more
+                self._highest = standing.offset
         if standing.offset > self._highest:
             self._highest = standing.offset
             self._losses = self._mismatches = 0
@@ -158,6 +167,8 @@ class Strand:
     def _start_over(self, gone: NothingThere) -> Steps[None]:
         """The upload isn't there any more."""
         self._losses += 1
+        if self._losses > 1:
+            yield from self._patience.after(Failed(str(gone)))
         if self.url is None or self._losses > AGAIN or (self._source.size is None and self._highest > 0):
             raise gone
         self._transfer.tell(StartedOver(source=self._transfer.name, reason=f"the server no longer has it: {gone}"))
@@ -168,9 +179,13 @@ class Strand:
 
     def _append(self, standing: Standing) -> Steps[bool]:
         """One request; True: all is there."""
-        if standing.complete:
+        if standing.complete and self.size is not None:
             return True
         window = yield from self._window(standing.offset)
+        if standing.complete:
+            if window.size or not window.last:
+                raise self._ended_early(standing)
+            return True
         total = standing.offset + window.size if window.last else None
         body = BodyStretch(self._source, self._start + standing.offset, window.size)
         reply = yield from self._patch(standing, body, window, total)
@@ -181,6 +196,8 @@ class Strand:
         if not standing.offset <= now.offset <= standing.offset + window.size:
             raise Failed(f"the server tells an impossible offset: {now.offset}")
         ended = now.complete or (self.speech.name == "tus" and now.offset == total)
+        if ended and now.offset != total:
+            raise Failed(f"the server says that it is complete with {now.offset} bytes, and there are more")
         if now.offset == standing.offset and not ended:
             raise Failed("the server has taken nothing")
         if total is not None and self._meter.total is None:
@@ -210,7 +227,9 @@ class Strand:
             if offset is not None and told < offset <= standing.offset + body.size:
                 told = offset
                 self._meter.acknowledged(self, told)
-                self._patience.moved()
+                if told > self._informed:  # not what an answer has denied since
+                    self._informed = told
+                    self._patience.moved()
 
         exchange = Exchange(
             method="PATCH",

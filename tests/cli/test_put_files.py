@@ -146,6 +146,18 @@ def test_the_same_command_leaves_out_what_was_sent_unless_it_has_changed(tmp_pat
     assert not record(tmp_path, top).has(a), "--restart has forgotten it"
 
 
+def test_a_file_that_changes_before_it_is_recorded_is_sent_again(tmp_path: Path) -> None:
+    top = tree(tmp_path / "top", a="1", b="2")
+    a, b = sent(top)
+    first = record(tmp_path, top)
+    assert not first.has(a) and not first.has(b)
+    (top / "a").write_text("longer")  # while the server was waited for
+    first.add(a, "http://up/1")
+    first.add(b, "http://up/2")
+    again = record(tmp_path, top)
+    assert (again.has(a), again.has(b)) == (False, True)
+
+
 def test_a_record_that_was_cut_or_is_old_does_no_harm(tmp_path: Path) -> None:
     top = tree(tmp_path / "top", a="1", b="2")
     a, b = sent(top)
