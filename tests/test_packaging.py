@@ -110,7 +110,7 @@ def test_twistd_lists_the_command_in_the_source_tree():
 def test_the_wheel_brings_the_command_for_operators(wheel, tmp_path):
     (listed,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(listed).decode()
-    assert "[console_scripts]\nresumable = resumable.cli.main:main" in text
+    assert "[console_scripts]\nresumable = resumable.cli.entry:main" in text
     assert "[pytest11]\nresumable = resumable.testing.pytest_plugin" in text
     zipfile.ZipFile(wheel).extractall(tmp_path)
     listed_examples = python("-m", "resumable", "examples", "list", PYTHONPATH=str(tmp_path))

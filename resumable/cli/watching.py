@@ -6,8 +6,10 @@ take more than half of the time, however long the daemon needs for one.
 
 from __future__ import annotations
 
+import signal
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from time import monotonic, sleep, time
 from typing import Final
@@ -30,15 +32,32 @@ def watch(asking: AdminClient, given: Namespace, filters: Mapping[str, str]) -> 
     picture = Picture(console, speeds, given.full_id)
     wanted = {"order": "newest", **filters}
     picture.uploads(*_look(asking, wanted, given.limit))
-    with Live(picture.drawn(), console=console, screen=True, auto_refresh=False) as live:
+    live = Live(picture.drawn(), console=console, screen=True, auto_refresh=False)
+    try:
+        with _uninterrupted():
+            live.start()
         while True:
             began = monotonic()
             try:
                 picture.uploads(*_look(asking, wanted, given.limit))
             except NoDaemon as problem:
                 picture.wrong = plain(problem)
-            live.update(picture.drawn(), refresh=True)
+            with _uninterrupted():
+                live.update(picture.drawn(), refresh=True)
             sleep(max(EVERY, monotonic() - began))
+    finally:
+        with _uninterrupted():
+            live.stop()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the terminal has got all of what is written: half of it could never be taken back."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _look(asking: AdminClient, filters: Mapping[str, str], most: int) -> tuple[list[Document], bool]:

@@ -33,7 +33,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     arguments = [each for name, value in given.items() for each in _flags(name, value)]
     if "admin_listen" not in given:
         arguments.append("--admin-listen=none")
-    if "page" not in given and "page" in BY_FLAG:
+    if "page" not in given:
         arguments.append("--page=off")
     options = Options(_environment(given))
     try:

@@ -264,7 +264,9 @@ def test_what_can_not_be_done_is_a_line(line: str, status: int, said: str, kept:
 
 
 def test_the_doctor_finds_that_daemon_well(kept: Kept) -> None:
-    found = kept.ask("doctor", "--json", *kept.arguments()[1:])
+    arguments = kept.arguments()[1:]
+    hook = arguments.index("--hook")  # nobody answers there
+    found = kept.ask("doctor", "--json", *arguments[:hook], *arguments[hook + 2 :])
     told = {each["check"]: each for each in map(json.loads, found.splitlines())}
     assert told["daemon"]["level"] == "ok" and "version" in told["daemon"]["what"]
     assert told["remote nas"]["level"] == "ok"

@@ -176,7 +176,8 @@ def test_as_a_daemon_the_workers_lines_are_in_the_log_file(place: Path) -> None:
         done = subprocess.run(
             [*it.wrapper, *twistd], cwd=it.home, env=environment(), capture_output=True, text=True, timeout=BOUND
         )
-        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(log) in done.stdout and str(pid_file) in done.stdout
         pid = int(pid_file.read_text())
         pids = it.pids(2)
         os.kill(pid, signal.SIGTERM)
