@@ -51,6 +51,15 @@ async def test_uploads_are_taken_at_any_path_of_a_tree_of_resources(path: str, t
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_upload_page_is_there_if_it_is_asked_for(tmp_path: Path) -> None:
+    for number, (page, status) in enumerate([(None, 405), ("on", 200)]):
+        server = UploadServer(upload_dir=tmp_path / str(number), **({} if page is None else {"page": page}))
+        async with started(server), listening(server.site(tree(server, b"files"))) as host:
+            said = await host.ask("GET", "/files/", {"Accept": "text/html"})
+            assert said.status == status and (b"<script" in said.body) is (page is not None)
+
+
+@pytest_twisted.ensureDeferred
 async def test_uploads_are_taken_at_a_route_of_klein(tmp_path: Path) -> None:
     app = Klein()
     server = UploadServer(upload_dir=tmp_path)
