@@ -49,7 +49,7 @@ def test_all_are_copied_but_those_that_are_there(tmp_path, capsys):
         (["copy", "my_hook.py"], 1, "did you mean my_hooks.py?"),
         (["copy", "../setup.py"], 1, "there is no example"),
         (["copy"], 2, "NAME"),
-        (["show"], 2, "invalid choice"),
+        (["show"], 2, "no command show; see resumable examples --help"),
         ([], 2, "COMMAND"),
     ],
 )

@@ -42,7 +42,9 @@ def ls(asking: AdminClient, given: Namespace) -> int:
     table, totals = Table(now, width, given.full_id or width is None), Totals()
     for page in asking.uploads(filters(given, now), None if given.all else given.limit):
         if not page:
-            sys.stderr.write(f"resumable: these are {given.limit}; for more: --limit or --all\n")
+            if not given.json:
+                told = "this is 1" if given.limit == 1 else f"these are {given.limit}"
+                sys.stderr.write(f"resumable: {told}; for more: --limit or --all\n")
             break
         totals.add(page)
         for line in map(json.dumps, page) if given.json else table.lines(page):

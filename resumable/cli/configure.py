@@ -22,7 +22,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python import usage
 from zope.interface import provider
 
-from resumable.cli.arguments import LineParser
+from resumable.cli.arguments import CommandParser, LineParser
 from resumable.cli.flags import server_flags
 from resumable.config import OPTIONS, Option
 from resumable.config.file import CONFIG
@@ -49,7 +49,7 @@ class ShowOptions(Options):
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable config``; check and show also take all flags of the server."""
     root = LineParser("resumable config", description="The configuration of the server.", allow_abbrev=False)
-    add = root.add_subparsers(metavar="COMMAND", required=True, dest="command").add_parser
+    add = root.add_subparsers(parser_class=CommandParser, metavar="COMMAND", required=True, dest="command").add_parser
     check = "parse flags, variables and file as the server does"
     show = "print each option's value, and where it was set"
     init = "write a file with all options to fill in"

@@ -16,7 +16,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from resumable.cli.arguments import LineParser
+from resumable.cli.arguments import CommandParser, LineParser
 from resumable.config.option import did_you_mean, nearest_name
 
 _COMMENT = re.compile(r"(?:#+|<!--|\"\"\"|//)\s*(.*)")
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     root = LineParser(
         "resumable examples", description="Complete programs and files to begin with.", allow_abbrev=False
     )
-    add = root.add_subparsers(metavar="COMMAND", dest="command", required=True).add_parser
+    add = root.add_subparsers(parser_class=CommandParser, metavar="COMMAND", dest="command", required=True).add_parser
     add("list", help="list them", description="List the examples.", allow_abbrev=False)
     copy = add("copy", help="copy one of them", description="Copy an example.", allow_abbrev=False)
     copy.add_argument("name", metavar="NAME", help="the name of the example, or `all`")

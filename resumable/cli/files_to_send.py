@@ -1,14 +1,16 @@
 """What ``put`` sends: files, directories with all that is below them, streams; and what is left out of them, and why.
 
-Invariants: a directory comes in the order of names, each time the same; nothing that is no file is ever opened below
-one; a circle of links ends. The names that the server is told are those that Uppy tells: ``filename``, ``filetype``,
-and for a file of a directory ``relativePath``, from the directory's own name on, with slashes.
+Invariants: a directory comes in the order of names, each time the same; nothing that is no file is ever opened: a FIFO
+that nobody writes to would never end; a circle of links ends. The names that the server is told are those that Uppy
+tells: ``filename``, ``filetype``, and for a file of a directory ``relativePath``, from the directory's own name on,
+with slashes.
 """
 
 from __future__ import annotations
 
 import mimetypes
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +59,8 @@ def found(arguments: Iterable[str], follow: bool = False, name: str | None = Non
     one file or stream that is sent."""
     for argument in arguments:
         if argument == STANDARD_INPUT:
-            yield _stream(Path(argument), name or "standard input", name)
+            told = {} if name is None else _named(name)
+            yield FileToSend(name or "standard input", Path(argument), None, told)
             continue
         path = Path(argument)
         try:
@@ -69,14 +72,8 @@ def found(arguments: Iterable[str], follow: bool = False, name: str | None = Non
             yield from _below(path, follow)
         elif stat.S_ISREG(about.st_mode):
             yield _file(path, argument, about, name or path.name)
-        elif stat.S_ISFIFO(about.st_mode) or stat.S_ISCHR(about.st_mode):
-            yield _stream(path, name or argument, name)
         else:
-            yield LeftOut(argument, "it is no file", True)
-
-
-def _stream(path: Path, shown: str, name: str | None) -> FileToSend:
-    return FileToSend(shown, path, None, {} if name is None else _named(name))
+            yield LeftOut(argument, f"it is no file; to send what it gives: - < {shlex.quote(argument)}", True)
 
 
 def _named(name: str, relative: str | None = None) -> dict[str, str]:

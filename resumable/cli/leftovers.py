@@ -64,7 +64,7 @@ def _list(known: Sequence[tuple[Leftover, int | None]], as_json: bool, now: floa
     elif not known:
         complain("nothing is left over")
     else:
-        for line in table(known, now):
+        for line in table(known, now, os.curdir):
             say(line)
     return 0
 
@@ -74,14 +74,15 @@ def _fields(each: Leftover) -> dict[str, object]:
     return {**told, "created": each.created, "updated": each.updated, "resumable": each.resumable}
 
 
-def table(known: Sequence[tuple[Leftover, int | None]], now: float) -> list[str]:
-    """The lines of the list, each with what the server has: columns under their headings; the last one is the URL."""
-    rows = [_HEADINGS, *(_row(each, there, now) for each, there in known)]
+def table(known: Sequence[tuple[Leftover, int | None]], now: float, here: str) -> list[str]:
+    """The lines of the list, each with what the server has: columns under their headings; the last one is the URL.
+    ``here``: the directory that paths may be relative to."""
+    rows = [_HEADINGS, *(_row(each, there, now, here) for each, there in known)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _row(each: Leftover, there: int | None, now: float) -> tuple[str, ...]:
+def _row(each: Leftover, there: int | None, now: float, here: str) -> tuple[str, ...]:
     done = "?" if there is None or each.size is None else f"{percent(there, each.size)}%"
     size = "?" if each.size is None else size_text(each.size)
     return (
@@ -89,15 +90,15 @@ def _row(each: Leftover, there: int | None, now: float) -> tuple[str, ...]:
         done,
         size,
         age_text(max(0.0, now - each.created)),
-        plain(_nearer(each.source)) + ("" if each.resumable else " (a stream: it starts over)"),
+        plain(_nearer(each.source, here)) + ("" if each.resumable else " (a stream: it starts over)"),
         plain(each.url or "-"),
     )
 
 
-def _nearer(path: str) -> str:
-    """Relative to the working directory, where that is shorter."""
+def _nearer(path: str, here: str) -> str:
+    """Relative to the directory ``here``, where that is shorter."""
     try:
-        relative = os.path.relpath(path) if os.path.isabs(path) else path
+        relative = os.path.relpath(path, here) if os.path.isabs(path) else path
     except OSError:
         return path
     return min(path, relative, key=len)

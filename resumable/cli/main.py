@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +20,12 @@ from attrs import frozen
 from resumable import __version__
 from resumable.cli import commands
 from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
-from resumable.cli.arguments import LineParser, value
+from resumable.cli.arguments import CommandParser, LineParser, value
 from resumable.cli.commands import ENOUGH
 from resumable.cli.configured import UnusableConfig, configured
 from resumable.cli.entry import guarded
 from resumable.cli.texts import plain
-from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
+from resumable.config.option import PREFIX, mentioned_variables, unknown_variables
 from resumable.listening import run_directory
 from resumable.model import values as option_values
 
@@ -48,15 +47,18 @@ OWN: Final = {
     "serve": OwnCommand("serve", "take uploads, in the foreground, until Ctrl-C"),
     "put": OwnCommand("put", "send files and directories; the same command again goes on"),
     "get": OwnCommand("get", "fetch files; the same command again goes on"),
+    "dashboard": OwnCommand("dashboard", "open the dashboard of a server in the browser"),
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
     "config": OwnCommand("configure", "check, show or begin the configuration of the server"),
-    "completion": OwnCommand("completion", "print a script that completes commands and flags in a shell"),
-    "man": OwnCommand("manual", "print a manual page"),
-    "dashboard": OwnCommand("dashboard", "open the dashboard of a server in the browser"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
     "examples": OwnCommand("examples", "list complete programs to begin with, and copy one"),
+    "completion": OwnCommand("completion", "print a script that completes commands and flags in a shell"),
+    "man": OwnCommand("manual", "print a manual page"),
 }
 
+#: Those of them that come first in the help.
+_FIRST: Final = ("serve", "put", "get")
+_DESCRIPTION: Final = "Serves, sends and manages resumable uploads."
 _ID: Final = "an id, or its first characters, 4 at least"
 
 #: The socket of a daemon with an upload directory of its own, below that.
@@ -103,6 +105,9 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
         module = import_module(f"resumable.cli.{own.module}")
         status: int = module.main(given[1:], environ)
         return status
+    if not given:
+        parser().print_help()
+        return 0
     found = parsed(parser(), given)
     environ = configured(environ)
     _check_environment(environ)
@@ -167,19 +172,20 @@ def token_of(found: Namespace) -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands. It ends the process with status 2 for an unknown argument."""
-    root = LineParser("resumable", description="For operators of an upload server.", allow_abbrev=False)
+    root = LineParser("resumable", description=_DESCRIPTION, allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"resumable {__version__}")
-    add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
+    add = root.add_subparsers(parser_class=CommandParser, metavar="COMMAND", required=True).add_parser
     for name, own in OWN.items():
-        add(name, add_help=False, help=own.help)
+        if name in _FIRST:
+            add(name, add_help=False, help=own.help)
     _ls(_command(add, "ls", commands.ls, "list uploads"))
     show = _command(add, "show", commands.show, "tell all of one upload, in both tiers")
     show.add_argument("id", metavar="ID", help=_ID)
-    _retry(_command(add, "retry", commands.retry, "send on what remotes were given up for"))
     rm = _command(add, "rm", commands.rm, "end uploads and remove them, from remotes too as DELETE would")
     rm.add_argument("ids", metavar="ID", nargs="+", help=_ID)
     rm.add_argument("--yes", action="store_true", help="don't ask whether that is meant")
     rm.add_argument("--force", action="store_true", help="also those that a request appends to now")
+    _retry(_command(add, "retry", commands.retry, "send on what remotes were given up for"))
     hooks = _command(add, "hooks", commands.hooks, "list hooks with their waiting and dead events")
     hooks.add_argument("what", choices=("dead", "replay"), nargs="?", help="list its dead events, or send them again")
     hooks.add_argument("hook", metavar="HOOK", nargs="?")
@@ -187,6 +193,9 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("hook", metavar="HOOK")
     drain = _command(add, "drain", commands.drain, "let no upload begin, while those that have may end")
     drain.add_argument("what", choices=("on", "off", "status"))
+    for name, own in OWN.items():
+        if name not in _FIRST:
+            add(name, add_help=False, help=own.help)
     return root
 
 
@@ -214,12 +223,7 @@ def _retry(retry: argparse.ArgumentParser) -> None:
 
 def parsed(root: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed arguments. Ends the process with status 2 for arguments that make no sense."""
-    given, others = root.parse_known_args(arguments)
-    if others:
-        command: argparse.ArgumentParser = given.command
-        flag = next((each.partition("=")[0] for each in others if each.startswith("--")), "")
-        meant = nearest_name(flag.lower(), re.findall("--[a-z-]+", command.format_usage())) if flag else None
-        command.error(f"unrecognized arguments: {plain(' '.join(others))}{did_you_mean(meant)}")
+    given = root.parse_args(arguments)
     _check(root, given)
     return given
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import provider
 
-from resumable.cli.arguments import LineParser
+from resumable.cli.arguments import CommandParser, LineParser
 from resumable.cli.configured import configured
 from resumable.daemon.move import RecordMove, takeover
 from resumable.masking import masked
@@ -31,7 +31,7 @@ _DESCRIPTION = (
 def parser() -> argparse.ArgumentParser:
     """The parser of what follows ``resumable catalog``."""
     root = LineParser("resumable catalog", description="For the records of uploads.", allow_abbrev=False)
-    add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
+    add = root.add_subparsers(parser_class=CommandParser, metavar="COMMAND", required=True).add_parser
     move = add(
         "move", help="move the records between SQLite and PostgreSQL", description=_DESCRIPTION, allow_abbrev=False
     )

@@ -84,7 +84,7 @@ def _pair(text: str) -> tuple[str, str]:
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
     line = parser()
-    given = line.parse_intermixed_args(arguments)
+    given = line.parse_intermixed_args(_with_plain_names(arguments))
     if given.list or given.forget or given.remove:
         from resumable.cli.leftovers import leftovers
 
@@ -99,6 +99,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     except client.StateUnusable as error:
         complain(str(error))
         return 1
+
+
+def _with_plain_names(arguments: Sequence[str]) -> list[str]:
+    """Names after ``--`` that begin with a dash as paths that don't: argparse forgets ``--`` in its second pass."""
+    ends = arguments.index("--") if "--" in arguments else len(arguments)
+    names = (f"./{each}" if each.startswith("-") and each != STANDARD_INPUT else each for each in arguments[ends:][1:])
+    return [*arguments[: ends + 1], *names]
 
 
 def _check(line: LineParser, given: Namespace) -> None:
@@ -197,15 +204,21 @@ def status(ended: Ended, trips: Sequence[Trip], wrong: int, untried: int, given:
         return 130
     failed = together.failed + wrong + untried
     if failed and together.count + wrong > 1 and not given.json:
-        tried = f" ({untried} weren't tried)" if untried else ""
-        complain(f"{together.done} of {together.count + wrong} files were sent, {failed} were not{tried}")
+        tried = f" ({untried} {_were(untried)}n't tried)" if untried else ""
+        sent = f"{together.done} of {together.count + wrong} files {_were(together.done)} sent"
+        complain(f"{sent}, {failed} {_were(failed)} not{tried}")
     return 1 if failed or (not together.count and wrong) else 0
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _interrupted(ended: Ended, trips: Sequence[Trip]) -> str:
     together = ended.together
     if together.count > 1:
-        return f"interrupted: {together.done} of {together.count} files are sent; the same command goes on"
+        sent = f"{together.done} of {together.count} files {_were(together.done)} sent"
+        return f"interrupted: {sent}; the same command goes on"
     (trip,) = trips
     if trip.size is None:
         return f"interrupted at {size_text(trip.position)}: a stream can't be read again, so a new run starts over"

@@ -70,15 +70,16 @@ class ClientTransfer:
         options, around = self.options, self.around
         return ClientPatience(self.name, options.retry_for, options.may_send, self.tell, around.now, around.random)
 
-    def patiently(self, steps: Callable[[], Steps[T]]) -> Steps[T]:
-        """The result of these steps, tried again while that may help. Raises GaveUp."""
+    def patiently(self, steps: Callable[[], Steps[T]], begun: bool = True) -> Steps[T]:
+        """The result of these steps, tried again while that may help. ``begun``: as of `ClientPatience.after`. Raises
+        GaveUp."""
         patience = self.patience()
         while True:
             try:
                 yield from patience.window()
                 return (yield from steps())
             except Lost as trouble:
-                yield from patience.after(trouble)
+                yield from patience.after(trouble, begun)
 
     def ask(self, exchange: Exchange) -> Steps[tuple[HttpReply, str]]:
         """The answer, and the URL that gave it: redirections are followed."""

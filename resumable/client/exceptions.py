@@ -61,12 +61,14 @@ class NotTrusted(ClientError):
 
 
 class GaveUp(ClientError):
-    """The time for retries is over. ``reason``: the last trouble in words."""
+    """The time for retries is over. ``reason``: the last trouble in words; ``begun``: whether there is something to go
+    on with."""
 
-    def __init__(self, reason: str, attempts: int) -> None:
-        self.reason, self.attempts = reason, attempts
+    def __init__(self, reason: str, attempts: int, begun: bool = True) -> None:
+        self.reason, self.attempts, self.begun = reason, attempts, begun
         tries = "1 try" if attempts == 1 else f"{attempts} tries"
-        super().__init__(f"{reason}; gave up after {tries}: the same call goes on where it ended")
+        goes_on = ": the same call goes on where it ended" if begun else ""
+        super().__init__(f"{reason}; gave up after {tries}{goes_on}")
 
 
 class SourceError(ClientError):

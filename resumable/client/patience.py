@@ -61,8 +61,8 @@ class ClientPatience:
             self._troubled = False
             self._tell(Recovered(source=self._name, offset=offset))
 
-    def after(self, trouble: Lost) -> Steps[None]:
-        """Wait before the next try. Raises GaveUp."""
+    def after(self, trouble: Lost, begun: bool = True) -> Steps[None]:
+        """Wait before the next try. ``begun``: whether there is something to go on with. Raises GaveUp."""
         if self._since is None:
             self._since = self._now()
         self._attempts += 1
@@ -74,7 +74,7 @@ class ClientPatience:
         left = self._since + self._retry_for - self._now()
         if wait > left:
             if left <= 0 or self._retry_for == 0:
-                raise GaveUp(str(trouble), self._attempts) from trouble
+                raise GaveUp(str(trouble), self._attempts, begun) from trouble
             wait = left  # one last try, when the time is over
         event = Retried(
             source=self._name, reason=str(trouble), attempt=self._attempts, wait=wait, gives_up_in=max(0.0, left)

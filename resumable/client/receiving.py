@@ -35,7 +35,7 @@ def get_steps(transfer: ClientTransfer, target: Path, overwrite: bool) -> Steps[
     """Receive the transfer's address into ``target``, a file or a directory. Raises every ClientError but those of
     sources."""
     if (yield Work(lambda: _is_directory(target))):
-        target = target / (yield from transfer.patiently(lambda: _name(transfer)))
+        target = target / (yield from transfer.patiently(lambda: _name(transfer), begun=False))
     if not overwrite and os.path.lexists(target):
         raise TargetExists(f"{target} is there already")
     key = StateFile.key("get", os.path.abspath(target))
@@ -89,7 +89,7 @@ class Receiving:
                 yield from self._patience.window()
                 yield from self._ask()
             except Lost as trouble:
-                yield from self._patience.after(trouble)
+                yield from self._patience.after(trouble, begun=self._offset > 0)
             except CutShort:
                 continue
         yield Work(self._flush)

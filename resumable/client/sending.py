@@ -108,7 +108,7 @@ class SourceSending:
         resumed = bool(entry.urls) and size is not None and options.verify and not options.announce
         if not resumed and (draft or (parts <= 1 and options.checksum is None)):
             return parts if parts > 1 else 1
-        offer = yield from transfer.patiently(lambda: offered(transfer))
+        offer = yield from transfer.patiently(lambda: offered(transfer), begun=bool(entry.urls))
         if resumed and offer.digests:
             self._late = LateDigest()
         if not draft and options.checksum is not None:

@@ -38,9 +38,10 @@ class Window:
 
 
 class SendSource:
-    """A source that has all its bytes. ``size`` None: the length isn't known yet."""
+    """A source that has all its bytes. ``size`` None: the length isn't known yet; ``once``: it can't be read again."""
 
     size: int | None = None
+    once: bool = False
 
     def __init__(self, name: str, identity: str) -> None:
         self.name = name
@@ -171,6 +172,8 @@ class StreamSource(SendSource):
 
     At most ``buffer`` bytes are kept: read, and not acknowledged.
     """
+
+    once = True
 
     def __init__(self, stream: BinaryIO, buffer: int, name: str | None = None) -> None:
         super().__init__(name or str(getattr(stream, "name", "stream")), f"stream:{os.getpid()}:{id(stream)}")

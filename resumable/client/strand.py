@@ -80,7 +80,7 @@ class Strand:
                 yield from self._start_over(gone)
             except Lost as trouble:
                 self._standing = None
-                yield from self._patience.after(trouble)
+                yield from self._patience.after(trouble, begun=self.url is not None and not self._source.once)
             except CutShort:
                 self._standing = None
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from resumable.cli import commands
-from resumable.cli.main import main
+from resumable.cli.main import OWN, main
 from tests.cli.stand_in import StandIn, problem
 
 A, B = "a" * 32, "b" * 32
@@ -107,6 +107,8 @@ def test_ls_follows_the_pages_and_says_when_there_is_more(daemon, capsys):
         {"limit": "4", "after": "p1"},
         {"limit": "1", "after": "p1"},
     ]
+    assert run(daemon, "ls", "--limit", "1", "--json") == 0
+    assert capsys.readouterr().err == "", "--json is for programs"
 
 
 def test_ls_of_all_ends_with_the_last_page_and_minds_no_empty_ones(daemon, capsys):
@@ -350,6 +352,43 @@ def test_a_misspelt_flag_is_refused_with_what_was_meant(arguments, said, capsys)
     assert capsys.readouterr().err == f"resumable {said}; see resumable {arguments[0]} --help\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sreve"], "resumable: no command sreve: did you mean serve?; see resumable --help"),
+        (["lss", "--json"], "resumable: no command lss: did you mean ls?; see resumable --help"),
+        (["it's\n"], "resumable: no command it's\\n; see resumable --help"),
+        (
+            ["catalog", "mvoe"],
+            "resumable catalog: no command mvoe: did you mean move?; see resumable catalog --help",
+        ),
+        (
+            ["catalog", "move", "--to", "sqlite", "--catalogue=x"],
+            "resumable catalog move: unrecognized arguments: --catalogue=x: did you mean --catalog?;"
+            " see resumable catalog move --help",
+        ),
+        (["get", "http://h/", "--josn"], "resumable get: unrecognized arguments: --josn: did you mean --json?;"
+         " see resumable get --help"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_command_or_flag_of_any_command_is_one_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments, {})
+    assert end.value.code == 2
+    assert capsys.readouterr() == ("", f"{said}\n")
+
+
+def test_alone_it_prints_the_help_with_all_commands_by_their_use(capsys):
+    assert main([], {}) == 0
+    alone, said = capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--help"], {})
+    assert (alone, said) == (capsys.readouterr().out, "")
+    listed = re.findall(r"^    ([a-z]+)", alone, re.MULTILINE)
+    assert listed[:5] == ["serve", "put", "get", "ls", "show"] and listed[-1] == "man"
+    assert set(listed) > OWN.keys() and len(set(listed)) == len(listed)
+
+
 def test_a_misspelt_variable_ends_a_command_as_it_ends_the_daemons_start(daemon, capsys):
     daemon.answer = lambda *_: (200, {"uploads": [], "next": None})
     assert main(["ls", "--url", daemon.url], {"RESUMABLE_UPLOADDIR": "x"}) == 2
@@ -465,7 +504,6 @@ def test_a_token_that_can_not_be_one_is_status_2(content, daemon, capsys, tmp_pa
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["frobnicate"],
         ["show"],
         ["show", "a", "b"],

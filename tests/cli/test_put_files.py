@@ -85,10 +85,18 @@ def test_what_is_no_file_is_left_out_and_never_opened(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(top / "sock"))
         assert left_out(top) == [("pipe", "it is no file", False), ("sock", "it is no file", False)]
-        assert left_out(top / "sock", tmp_path / "missing") == [
-            ("sock", "it is no file", True),
-            ("missing", "no such file or directory", True),
-        ]
+
+
+@pytest.mark.parametrize("what", ["pipe", "sock", "null"])
+def test_what_is_named_and_no_file_is_left_out_with_what_sends_it(tmp_path: Path, what: str) -> None:
+    """Nobody writes to the FIFO: opening it would never end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "sock"))
+        path = tmp_path / what
+        assert left_out(path) == [(what, f"it is no file; to send what it gives: - < {path}", True)]
+    assert left_out(tmp_path / "missing") == [("missing", "no such file or directory", True)]
 
 
 def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,12 +112,10 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert left_out(top) == [("top", "permission denied", True)]
 
 
-def test_standard_input_and_pipes_are_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    stdin, named, pipe = *sent("-"), *sent("-", name="dump.sql"), *sent(tmp_path / "pipe")
+def test_standard_input_is_a_stream() -> None:
+    stdin, named = *sent("-"), *sent("-", name="dump.sql")
     assert (stdin.name, stdin.size, stdin.metadata) == ("standard input", None, {})
     assert (named.name, named.metadata["filename"], named.stream) == ("dump.sql", "dump.sql", True)
-    assert pipe.stream
     assert stdin.opened() is sys.stdin.buffer
 
 
@@ -187,7 +193,7 @@ def test_one_file_needs_no_record(tmp_path: Path) -> None:
 # leftovers
 
 
-def test_leftovers_are_a_table_with_short_ids() -> None:
+def test_leftovers_are_a_table_with_short_ids_and_the_shorter_paths() -> None:
     film = Leftover(
         key="0123456789abcdef", source="/tmp/film.mp4", endpoint="http://up/", url="http://up/1", size=1000,
         created=100.0, updated=150.0, resumable=True, urls=(), protocol="tus",
@@ -196,8 +202,9 @@ def test_leftovers_are_a_table_with_short_ids() -> None:
         key="fedc", source="dump\x1b", endpoint="http://up/", url="http://up/2", size=None,
         created=100.0, updated=150.0, resumable=False, urls=(), protocol="tus",
     )  # fmt: skip
-    assert table([(film, 430), (stream, 12)], 7300.0) == [
+    assert table([(film, 430), (stream, 12)], 7300.0, "/srv/much/deeper/than/that") == [
         "ID        DONE  SIZE    AGE  FILE                              URL",
         "01234567  43%   1000 B  2h   /tmp/film.mp4                     http://up/1",
         "fedc      ?     ?       2h   dump? (a stream: it starts over)  http://up/2",
     ]
+    assert " film.mp4 " in table([(film, 430)], 7300.0, "/tmp")[1]

@@ -47,6 +47,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, command: Any = 
         (("a", URL, "--header", "x secret"), "argument -H/--header: expected a field like 'X-Project: 7'"),
         (("a", URL, "--protocol", "ftp"), "argument --protocol: invalid choice: 'ftp'"),
         (("a", URL, "--no-such\x1b"), "unrecognized arguments: --no-such?"),
+        (("--jbos", "3", "a", URL), "unrecognized arguments: --jbos: did you mean --jobs?"),
+        (("a", URL, "--retyr-for=0"), "unrecognized arguments: --retyr-for=0: did you mean --retry-for?"),
         (("--list", "a"), "--list, --forget and --remove stand alone"),
         (("--list", "--remove", "a"), "--list, --forget and --remove stand alone"),
         (("a", URL, "--token-file", "/no/such"), "--token-file /no/such: No such file or directory"),
@@ -111,6 +113,22 @@ def test_what_the_library_is_told(tmp_path: Path) -> None:
 def test_options_may_stand_anywhere() -> None:
     given = put.parser().parse_intermixed_args(["a", "--jobs", "2", "-", "--only-at", "1:00-2:00", URL])
     assert (given.what, given.jobs, given.only_at) == (["a", "-", URL], 2, [DayWindow(60, 120)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--", "-x.txt"], ["./-x.txt"]),
+        (["a", "--jobs", "2", "--", "b", "--jobs", "-"], ["a", "b", "./--jobs", "-"]),
+    ],
+)
+def test_names_after_two_dashes_may_begin_with_one(
+    arguments: list[str], names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_of: list[list[str]] = []
+    monkeypatch.setattr(put, "_put", lambda it, given, environ: put_of.append(given.what) or 0)
+    assert put.main([*arguments, URL], {}) == 0
+    assert put_of == [names]
 
 
 def test_values() -> None:

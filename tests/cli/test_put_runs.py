@@ -155,6 +155,7 @@ def test_what_would_fail_for_each_file_is_tried_once(
         (client.TargetExists("a is there"), "a is there; --overwrite replaces it"),
         (client.NotTrusted("give its certificate (ca_file)"), "give its certificate with --ca-file"),
         (client.GaveUp("no answer", 3), "no answer; gave up after 3 tries: the same command goes on where it ended"),
+        (client.GaveUp("no answer", 1, begun=False), "no answer; gave up after 1 try"),
         (OSError("https://me:secret@host/ is away"), "https://...@host/ is away"),
     ],
 )
@@ -258,8 +259,30 @@ def test_put_says_how_many_were_not_sent(library: Library, capsys: pytest.Captur
     assert capsys.readouterr().err.splitlines() == [
         "resumable: missing: left out: no such file or directory",
         "resumable: b.txt: no connection for an hour",
-        "resumable: 1 of 3 files were sent, 2 were not",
+        "resumable: 1 of 3 files was sent, 2 were not",
     ]
+
+
+@pytest.mark.parametrize(
+    ("done", "wrong", "untried", "said"),
+    [
+        (1, 1, 0, "1 of 2 files was sent, 1 was not"),
+        (2, 2, 0, "2 of 4 files were sent, 2 were not"),
+        (0, 1, 2, "0 of 3 files were sent, 3 were not (2 weren't tried)"),
+        (1, 1, 1, "1 of 3 files was sent, 2 were not (1 wasn't tried)"),
+    ],
+)
+def test_one_file_was_and_several_were(
+    done: int, wrong: int, untried: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trips = [Trip(f"{each}", 1, each) for each in range(done + untried)]
+    together = AllTrips(trips, 0.0)
+    for trip in trips[:done]:
+        together.begun(trip)
+        trip.end("done", 1.0)
+        together.over(trip)
+    assert put.status(put.Ended(together, False), trips, wrong, untried, Namespace(json=False)) == 1
+    assert capsys.readouterr().err == f"resumable: {said}\n"
 
 
 def test_put_goes_on_with_the_files_that_are_missing(library: Library, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from resumable.client import (
     TransferRefused,
 )
 from resumable.client.effects import Exchange
-from resumable.client.sources import BytesSource, FileSource
+from resumable.client.sources import BytesSource, FileSource, SendSource, StreamSource
 from tests.client.world import BASE, LOST_ANSWER, LOST_BEFORE, Fault, World, answer, cut_after, new_world
 
 DATA = bytes(range(256)) * 40
@@ -92,6 +93,25 @@ def test_passing_refusals_are_tried_again(world: World, status: int) -> None:
     world.fails(answer(status), None, answer(status), answer(status))
     assert stored(world, world.put(DATA).url) == DATA
     assert len(world.told("retried")) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "faults", "begun"),
+    [
+        (BytesSource(DATA), [LOST_BEFORE], False),
+        (BytesSource(DATA), [None, LOST_BEFORE], True),
+        (StreamSource(BytesIO(DATA), 1 << 20), [None, LOST_BEFORE], False),
+    ],
+    ids=["nothing was begun", "it was begun", "a stream"],
+)
+def test_that_it_goes_on_is_said_only_where_it_does(
+    world: World, source: SendSource, faults: list[Fault | None], begun: bool
+) -> None:
+    world.fails(*faults)
+    with pytest.raises(GaveUp) as raised:
+        world.put(source, ClientOptions(retry_for=0))
+    assert raised.value.begun is begun
+    assert str(raised.value).endswith("the same call goes on where it ended" if begun else "gave up after 1 try")
 
 
 def test_retry_after_is_obeyed(world: World) -> None:
