@@ -11,7 +11,12 @@ from resumable import client
 from resumable.masking import masked
 
 #: What the library calls its options, and what this command line does.
-_HERE: Final = {"the same call": "the same command", "its certificate (ca_file)": "its certificate with --ca-file"}
+_HERE: Final = {
+    "the same call": "the same command",
+    "its certificate (ca_file)": "its certificate with --ca-file",
+    "fresh=True": "--restart",
+    "overwrite=True": "--overwrite",
+}
 
 
 def words(error: Exception) -> str:
@@ -28,7 +33,7 @@ def _advice(error: Exception) -> str | None:
             return "give a token with --token-file or in RESUMABLE_TOKEN, or a user in the URL: https://name@host/"
         case client.NotAuthorised():
             return "these credentials don't have the right: ask the server's operator"
-        case client.SourceChanged():
+        case client.SourceChanged() if "fresh=True" not in str(error):
             return "--restart sends it anew"
         case client.TargetExists():
             return "--overwrite replaces it"

@@ -220,7 +220,7 @@ class Driver:
             if left:
                 await deferLater(self._reactor, wait or 0.001)
             watch.touch()
-        data = await self._in_thread(lambda: body.source.read(body.offset + offset, size))
+        data = await self._in_thread(lambda: body.read(offset, size))
         if len(data) != size:
             raise SourceChanged("the source is shorter than it was when it was begun", "")
         return data

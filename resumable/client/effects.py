@@ -8,11 +8,13 @@ whole answer, `CutShort` for one that was ended since nothing may be sent now.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
 Fields: TypeAlias = Sequence[tuple[str, str]]
+TAIL: Final = 64 << 10
+"""The last bytes of a content, which `BodyStretch.before_last` is called before."""
 T = TypeVar("T")
 
 
@@ -40,11 +42,27 @@ class ByPosition(Protocol):
 
 @frozen
 class BodyStretch:
-    """A part of a source, as the content of a request."""
+    """A part of a source, as the content of a request.
+
+    ``before_last`` is called each time when some of the last `TAIL` bytes have been read and aren't sent yet: what it
+    raises ends the request without them. It blocks for moments at most.
+    """
 
     source: ByPosition
     offset: int
     size: int
+    before_last: Callable[[], None] | None = None
+
+    def is_tail(self, end: int) -> bool:
+        """Whether the content up to ``end`` has some of the last bytes, which are looked after."""
+        return self.before_last is not None and end > self.size - TAIL
+
+    def read(self, offset: int, size: int) -> bytes:
+        """So many bytes of the content, or fewer where the source ends. Raises SourceError. Blocks."""
+        data = self.source.read(self.offset + offset, size)
+        if self.before_last is not None and self.is_tail(offset + size):
+            self.before_last()
+        return data
 
 
 @frozen(kw_only=True)

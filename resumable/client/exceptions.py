@@ -22,6 +22,8 @@
 
 from __future__ import annotations
 
+ANEW = "fresh=True sends it anew and removes what was begun"
+
 
 class ClientError(Exception):
     """A transfer has ended without its aim. Its text is one line for people."""
@@ -85,6 +87,11 @@ class SourceChanged(SourceError):
     def __init__(self, text: str, name: str, url: str | None = None, offset: int | None = None) -> None:
         self.name, self.url, self.offset = name, url, offset
         super().__init__(text)
+
+
+def has_changed(name: str, url: str | None = None, offset: int | None = None) -> SourceChanged:
+    """That of a source which has changed before its upload was finished."""
+    return SourceChanged(f"{name} has changed while it was sent; {ANEW}", name, url, offset)
 
 
 class DigestDiffers(ClientError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import h11
 
-from resumable.client.effects import CutShort, Exchange, HttpReply, Lost
+from resumable.client.effects import TAIL, CutShort, Exchange, HttpReply, Lost
 from resumable.client.exceptions import SourceChanged
 from resumable.client.links import Interrupt
 from resumable.client.pace import TokenBucket
@@ -148,7 +148,10 @@ class OneRequest:
         file = body.source.fileno()
         if file is None:
             return False
-        want = self._allowed(min(AT_ONCE, self._size - self._sent))
+        if body.is_tail(self._sent + 1):
+            return False  # these bytes are read, so that a look at the file after that holds for what is sent
+        end = self._size - TAIL if body.before_last is not None else self._size
+        want = self._allowed(min(AT_ONCE, end - self._sent))
         if want:
             sent = 0
             try:
@@ -165,7 +168,7 @@ class OneRequest:
         body = self._exchange.body
         assert body is not None
         if want := self._allowed(min(BLOCK, self._size - self._sent)):
-            block = body.source.read(body.offset + self._sent, want)
+            block = body.read(self._sent, want)
             if not block:
                 raise SourceChanged("the source is shorter than it was when it was begun", "")
             self._waiting = memoryview(block)

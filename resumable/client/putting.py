@@ -12,7 +12,7 @@ from contextlib import suppress
 from resumable.client.client_transfer import ClientTransfer
 from resumable.client.effects import CutShort, Exchange, Lost, Steps, Work
 from resumable.client.events import StartedOver, Uploaded
-from resumable.client.exceptions import ClientError, DigestDiffers, NothingThere, SourceChanged
+from resumable.client.exceptions import ANEW, ClientError, DigestDiffers, NothingThere, SourceChanged
 from resumable.client.patience import judged
 from resumable.client.sending import SourceSending
 from resumable.client.sources import SendSource
@@ -52,7 +52,7 @@ def _entry(transfer: ClientTransfer, source: SendSource, key: str, fresh: bool) 
         if not fresh and transfer.options.on_changed == "error":
             url = next(iter(found.urls), None)
             raise SourceChanged(
-                f"{transfer.name} has changed since its upload was begun",
+                f"{transfer.name} has changed since its upload was begun; {ANEW}",
                 *(transfer.name, url),
             )
         why = "that was asked for" if fresh else "the source has changed"
@@ -97,7 +97,7 @@ def offset_steps(transfer: ClientTransfer, leftover: Leftover) -> Steps[int | No
     GaveUp."""
     speech = speech_of(leftover.protocol or "tus")
     total = 0
-    for url in leftover.urls:
+    for url in (leftover.url,) if leftover.url is not None else leftover.urls:
         try:
             standing = yield from transfer.patiently(lambda url=url: _standing(transfer, speech, url))  # type: ignore[misc]
         except NothingThere:

@@ -7,9 +7,11 @@ RFC 6266 (file names).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -73,10 +75,17 @@ class Receiving:
         """Find what is there already."""
         known = self._transfer.state.download(self._key)
         try:
-            self._file = open(self._part, "ab")  # noqa: SIM115 (it is closed by `close`)
+            self._file = _opened(self._part)
             self._offset = self._file.tell()
         except OSError as error:
-            raise TargetUnwritable(f"{self._part} can't be written: {error.strerror}") from error
+            why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+            raise TargetUnwritable(f"{self._part} can't be written: {why}") from error
+        # ours is known before its first byte; an empty one may be of a call that got no answer
+        if self._offset and not known and not self._overwrite:
+            self.close()
+            raise TargetUnwritable(
+                f"{self._part} is there already, and no download of ours: move it away, or overwrite=True replaces it"
+            )
         self._tag = known.get("etag") if known.get("url") == self._transfer.address else None
         if self._tag is None:
             self._restart()
@@ -302,6 +311,16 @@ def safe_name(reply: HttpReply, url: str) -> str:
 def _name(transfer: ClientTransfer) -> Steps[str]:
     reply, url = yield from transfer.ask(Exchange(method="HEAD", url=transfer.address, fields=[("Accept", "*/*")]))
     return safe_name(judged(reply, url), url)
+
+
+def _opened(part: Path) -> BinaryIO:
+    """The file to append to, made if there is none: never another one through a link, and no pipe or device."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
+    file = os.open(part, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return open(file, "ab")
 
 
 def _is_directory(path: Path) -> bool:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from resumable.client.client_transfer import ClientTransfer, Meter
 from resumable.client.effects import Exchange, Steps, Together, Work
 from resumable.client.events import Begun, Noted, Sent, Uploaded
-from resumable.client.exceptions import SourceChanged
+from resumable.client.exceptions import ANEW, SourceChanged, has_changed
 from resumable.client.looking import digests, until_stored, verified, watch
 from resumable.client.offers import chosen_checksum, offered
 from resumable.client.patience import judged
@@ -59,8 +59,11 @@ class SourceSending:
         try:
             yield Work(source.recheck)
         except SourceChanged as error:
+            if entry.parts:  # so that what they were put together to is removed as well
+                entry.url = url
+                yield Work(lambda: transfer.state.save(entry))
             raise SourceChanged(
-                f"{transfer.name} has changed while it was sent: remove {url}, which mixes both, and send it anew",
+                f"{transfer.name} has changed while it was sent, and {url} may have bytes of before and after; {ANEW}",
                 *(transfer.name, url, size),
             ) from error
         transfer.tell(Sent(source=transfer.name, url=url, size=size))
@@ -169,6 +172,10 @@ class SourceSending:
 
             self._strands.append(self._strand(new, speech, start, url, keep))
         yield from self._all(None)
+        try:
+            yield Work(self._source.recheck)
+        except SourceChanged as error:
+            raise has_changed(transfer.name) from error
         url = yield from transfer.patiently(lambda: self._join(speech))
         return url, speech
 

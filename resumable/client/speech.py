@@ -64,7 +64,7 @@ class Speech(Protocol):
         """Fields of HEAD and DELETE."""
 
     def standing(self, reply: HttpReply, expected: int | None) -> Standing:
-        """Read of a successful answer to HEAD, or PATCH, after which ``expected`` bytes are there if it doesn't say.
+        """Read of a successful answer. ``expected``: the offset to assume if it has none; None: it must have one.
         Raises Failed."""
 
     def appending(self, offset: int, last: bool, total: int | None, checksum: tuple[str, bytes] | None) -> Pairs:
@@ -109,11 +109,7 @@ class TusSpeech:
 
     def standing(self, reply: HttpReply, expected: int | None) -> Standing:
         """See `Speech`."""
-        offset, length = number(reply, "upload-offset"), number(reply, "upload-length")
-        if offset is None:
-            if expected is None:
-                raise Failed(f"the answer has no Upload-Offset (status {reply.status})")
-            offset = expected
+        offset, length = _offset(reply, expected), number(reply, "upload-length")
         return Standing(offset=offset, length=length, complete=length is not None and offset == length)
 
     def appending(self, offset: int, last: bool, total: int | None, checksum: tuple[str, bytes] | None) -> Pairs:
@@ -164,11 +160,7 @@ class DraftSpeech:
 
     def standing(self, reply: HttpReply, expected: int | None) -> Standing:
         """See `Speech`."""
-        offset, length = number(reply, "upload-offset"), number(reply, "upload-length")
-        if offset is None:
-            if expected is None:
-                raise Failed(f"the answer has no Upload-Offset (status {reply.status})")
-            offset = expected
+        offset, length = _offset(reply, expected), number(reply, "upload-length")
         bound = _LIMIT.search(reply.get("upload-limit") or "")
         complete = reply.get("upload-complete")
         done = complete == "?1" if complete is not None else expected is not None and reply.status == 200
@@ -181,6 +173,13 @@ class DraftSpeech:
         if checksum is not None and checksum[0] in _DIGESTS:
             fields.append(("Content-Digest", f"{_DIGESTS[checksum[0]]}=:{b64encode(checksum[1]).decode()}:"))
         return fields
+
+
+def _offset(reply: HttpReply, expected: int | None) -> int:
+    offset = number(reply, "upload-offset")
+    if offset is None and expected is None:
+        raise Failed(f"the answer has no Upload-Offset (status {reply.status})")
+    return offset if offset is not None else expected or 0
 
 
 def speech_of(name: str) -> Speech:

@@ -70,9 +70,15 @@ class EntryClaim:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 os.close(self._file)
                 raise AlreadySending(f"{name} is being sent there by another transfer already") from error
+            except OSError as error:  # no locks on this file system, or it is broken
+                os.close(self._file)
+                why = error.strerror or error
+                raise StateUnusable(
+                    f"{path} can't be locked: {why}; set XDG_STATE_HOME to a directory of a local disk"
+                ) from error
             with suppress(FileNotFoundError):
                 if os.stat(path).st_ino == os.fstat(self._file).st_ino:
                     return

@@ -15,7 +15,15 @@ from attrs import evolve
 from resumable.client.client_transfer import ClientTransfer, Meter
 from resumable.client.effects import BodyStretch, CutShort, Exchange, HttpReply, Lost, Steps, Work
 from resumable.client.events import StartedOver
-from resumable.client.exceptions import DigestDiffers, NothingThere, NotResumable, SizeRefused, SourceChanged
+from resumable.client.exceptions import (
+    ANEW,
+    DigestDiffers,
+    NothingThere,
+    NotResumable,
+    SizeRefused,
+    SourceChanged,
+    has_changed,
+)
 from resumable.client.offers import checksum_of
 from resumable.client.patience import Failed, is_of_the_way, judged
 from resumable.client.piece_bound import LAST, WITH_CHECKSUM, LateDigest, PieceBound
@@ -90,7 +98,7 @@ class Strand:
         reply, base, speech = yield from self._creation()
         self.url, self.speech = new_url(base, judged(reply, base)), speech
         yield from self._keep(self)
-        standing = speech.standing(reply, 0)
+        standing = speech.standing(reply, 0)  # neither protocol has an offset in this answer for sure
         # nothing of a creation without content can be there, and a final one has all
         self._learn(evolve(standing, length=self.size if standing.length is None else standing.length))
         self._begin(resumed=False)
@@ -117,13 +125,16 @@ class Strand:
     def _locate(self) -> Steps[None]:
         """Ask for the offset."""
         assert self.url is not None and self.speech is not None
-        yield Work(self._source.recheck)
+        try:
+            yield Work(self._source.recheck)
+        except SourceChanged as error:
+            raise has_changed(self._transfer.name, self.url, self._highest) from error
         exchange = Exchange(method="HEAD", url=self.url, fields=self.speech.asking())
         reply, self.url = yield from self._transfer.ask(exchange)
         standing = self.speech.standing(judged(reply, self.url), None)
         if self.size is not None and (standing.offset > self.size or standing.length not in (None, self.size)):
             raise SourceChanged(
-                f"{self._transfer.name} has {self.size} bytes, and {self.url} another length",
+                f"{self._transfer.name} has {self.size} bytes, and {self.url} another length; {ANEW}",
                 *(self._transfer.name, self.url, standing.offset),
             )
         if standing.complete and self.size is not None and standing.offset != self.size:
@@ -134,9 +145,7 @@ class Strand:
 
     def _ended_early(self, standing: Standing) -> SourceChanged:
         name, url, offset = self._transfer.name, self.url, standing.offset
-        return SourceChanged(
-            f"{url} is complete with {offset} bytes, and {name} has more: remove it", name, url, offset
-        )
+        return SourceChanged(f"{url} is complete with {offset} bytes, and {name} has more; {ANEW}", name, url, offset)
 
     def _begin(self, resumed: bool) -> None:
         if not self._begun and self._standing is not None:
@@ -187,12 +196,14 @@ class Strand:
                 raise self._ended_early(standing)
             return True
         total = standing.offset + window.size if window.last else None
-        body = BodyStretch(self._source, self._start + standing.offset, window.size)
+        # a source that has changed is noticed while the upload isn't finished: it is looked at before the last bytes go
+        check = self._source.recheck if window.last else None
+        body = BodyStretch(self._source, self._start + standing.offset, window.size, check)
         reply = yield from self._patch(standing, body, window, total)
         if reply is None:
             return False
         assert self.speech is not None
-        now = self.speech.standing(reply, standing.offset + window.size)
+        now = yield from self._after(reply, window, standing.offset + window.size)
         if not standing.offset <= now.offset <= standing.offset + window.size:
             raise Failed(f"the server tells an impossible offset: {now.offset}")
         ended = now.complete or (self.speech.name == "tus" and now.offset == total)
@@ -204,6 +215,20 @@ class Strand:
             self._meter.total = total
         self._learn(evolve(now, length=standing.length if total is None else total, complete=ended))
         return ended
+
+    def _after(self, reply: HttpReply, window: Window, expected: int) -> Steps[Standing]:
+        """What the server has after a PATCH that succeeded: its answer says so, or else that to HEAD."""
+        assert self.url is not None and self.speech is not None
+        now = self.speech.standing(reply, expected)
+        # A draft's last answer may be that of what takes the upload, without an offset: complete means all bytes.
+        whole = self.speech.name == "draft" and now.complete and window.last
+        if whole or number(reply, "upload-offset") is not None:
+            return now
+        exchange = Exchange(method="HEAD", url=self.url, fields=self.speech.asking())
+        found, self.url = yield from self._transfer.ask(exchange)
+        if window.last and found.status in (404, 410):
+            return now  # a server may take a finished upload away at once: there is only the success of the PATCH
+        return self.speech.standing(judged(found, self.url), None)
 
     def _patch(
         self, standing: Standing, body: BodyStretch, window: Window, total: int | None
@@ -240,7 +265,10 @@ class Strand:
             informed=informed,
             may_go=self._transfer.options.may_send,
         )
-        reply, self.url = yield from self._transfer.ask(exchange)
+        try:
+            reply, self.url = yield from self._transfer.ask(exchange)
+        except SourceChanged as error:
+            raise has_changed(self._transfer.name, self.url, told) from error
         if reply.status == 413 and not self._is_ours(reply):
             self._standing = None
             if (yield from self._pieces.shrink(body.size)):

@@ -362,8 +362,43 @@ def test_a_source_that_changes_while_it_is_sent_is_noticed(world: World, directo
     path = directory / "source"
     path.write_bytes(DATA)
     world.before = lambda exchange: path.write_bytes(DATA + b"more") and None if exchange.method == "PATCH" else None
-    with pytest.raises(SourceChanged, match="mixes both"):
+    with pytest.raises(SourceChanged, match="fresh=True sends it anew and removes") as raised:
         world.put(FileSource(path))
+    assert not world.uploads[raised.value.url or ""].complete
+    assert [each.url for each in world.state.entries()] == [raised.value.url]
+    world.before = lambda exchange: None
+    done = world.put(FileSource(path), fresh=True)
+    assert stored(world, done.url) == DATA + b"more" and list(world.uploads) == [done.url]
+
+
+def test_a_source_that_changes_after_its_last_byte_is_noticed_as_well(world: World, directory: Path) -> None:
+    path = directory / "source"
+    path.write_bytes(bytes(2 << 20))
+    world.before = lambda exchange: (
+        path.write_bytes(b"other") and None if "final;" in dict(exchange.fields).get("Upload-Concat", "") else None
+    )
+    with pytest.raises(SourceChanged, match="bytes of before and after; fresh=True") as raised:
+        world.put(FileSource(path), ClientOptions(parts=2))
+    assert raised.value.url in world.uploads
+    world.before = lambda exchange: None
+    done = world.put(FileSource(path), fresh=True)
+    assert list(world.uploads) == [done.url]
+
+
+def test_parts_of_a_source_that_has_changed_arent_put_together(world: World, directory: Path) -> None:
+    path = directory / "source"
+    path.write_bytes(bytes(2 << 20))
+    source = FileSource(path)
+    looks = iter([None, None])
+
+    def recheck() -> None:
+        if next(looks, source) is source:
+            raise SourceChanged("it has changed", "source")
+
+    source.recheck = recheck  # type: ignore[method-assign]
+    with pytest.raises(SourceChanged, match="changed while it was sent; fresh=True"):
+        world.put(source, ClientOptions(parts=2))
+    assert len(world.uploads) == 2
 
 
 def test_only_one_transfer_of_a_source_runs(world: World) -> None:

@@ -112,10 +112,46 @@ def test_another_file_at_the_server_is_never_spliced(world: FileWorld, target: P
     assert world.told("startedover")
 
 
-def test_what_lies_there_from_another_download_is_not_gone_on_with(world: FileWorld, target: Path) -> None:
+def test_what_lies_there_and_is_not_ours_is_kept_unless_that_is_asked_for(world: FileWorld, target: Path) -> None:
+    part = target.with_name("file.bin.part")
+    part.write_bytes(b"something else")
+    with pytest.raises(TargetUnwritable, match="overwrite=True replaces it"):
+        world.get(target)
+    assert part.read_bytes() == b"something else" and not target.exists()
+    world.get(target, overwrite=True)
+    assert target.read_bytes() == DATA
+
+
+def test_what_lies_there_from_a_download_of_another_address_is_not_gone_on_with(world: FileWorld, target: Path) -> None:
     target.with_name("file.bin.part").write_bytes(b"something else")
+    key = StateFile.key("get", os.path.abspath(target))
+    world.state.remember_download(key, {"url": "http://other/", "etag": world.tag})
     world.get(target)
     assert target.read_bytes() == DATA
+
+
+def test_a_first_call_that_got_no_answer_is_gone_on_with(world: FileWorld, target: Path) -> None:
+    world.fails(LOST_BEFORE)
+    with pytest.raises(GaveUp):
+        world.get(target, retry_for=0)
+    world.get(target)
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("there", ["a link", "a pipe"])
+def test_nothing_is_written_through_a_link_or_into_a_pipe(
+    world: FileWorld, target: Path, there: str, overwrite: bool
+) -> None:
+    part, mine = target.with_name("file.bin.part"), target.with_name("mine")
+    mine.write_bytes(b"mine")
+    if there == "a link":
+        part.symlink_to(mine)
+    else:
+        os.mkfifo(part)
+    with pytest.raises(TargetUnwritable, match="symbolic link" if there == "a link" else "can't be written"):
+        world.get(target, overwrite=overwrite)
+    assert mine.read_bytes() == b"mine" and world.requests == []
 
 
 def test_other_bytes_than_the_digest_says_get_no_name(world: FileWorld, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -72,6 +73,18 @@ def test_a_claim_is_one_transfers_and_ends_with_it(directory: Path) -> None:
     claim.release()
     state.claim("a", "it").release()
     assert list((directory / "locks").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_claim_that_cant_be_locked_is_no_other_transfer(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StateUnusable, match=f"{os.strerror(number)}; set XDG_STATE_HOME"):
+        StateFile(directory / "uploads.json").claim("a", "it")
 
 
 def test_the_state_directory_is_the_one_of_the_xdg_specification(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,25 @@ def test_an_upload_that_is_gone_after_each_piece_is_given_up_with_pauses_before(
     assert len(world.pauses) == 3
 
 
+@pytest.mark.parametrize("protocol", ["tus", "draft"])
+@pytest.mark.parametrize("arrives", [None, 700])
+def test_an_answer_without_an_offset_is_believed_only_as_far_as_head_says(
+    world: World, protocol: str, arrives: int | None
+) -> None:
+    world.fails(None, Fault(arrives=arrives, done=True, reply=HttpReply(204)))
+    done = world.put(DATA, ClientOptions(protocol=protocol, chunk_size=6000))
+    assert bytes(world.uploads[done.url].data) == DATA
+    first, second = [dict(each.fields)["Upload-Offset"] for each in world.requests if each.method == "PATCH"][:2]
+    assert (first, second) == ("0", str(arrives or 6000))
+    assert world.methods()[:4] == ["POST", "PATCH", "HEAD", "PATCH"] and world.pauses == []
+
+
+def test_an_upload_that_is_taken_away_with_its_last_byte_is_sent_once(world: World) -> None:
+    world.fails(None, Fault(arrives=None, done=True, reply=HttpReply(204)), answer(404))
+    assert world.put(DATA, ClientOptions(verify=False)).sent == len(DATA)
+    assert world.methods() == ["POST", "PATCH", "HEAD"]
+
+
 @pytest.mark.parametrize("resumed", [True, False])
 def test_an_upload_that_is_complete_without_all_bytes_isnt_sent(world: World, resumed: bool) -> None:
     options = ClientOptions(protocol="draft", verify=False, chunk_size=3000, retry_for=0 if resumed else 3600)

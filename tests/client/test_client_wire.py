@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from resumable.client import TransferCancelled, one_request
-from resumable.client.effects import BodyStretch, CutShort, Exchange, HttpReply, Lost
+from resumable.client import SourceChanged, TransferCancelled, one_request
+from resumable.client.effects import TAIL, BodyStretch, CutShort, Exchange, HttpReply, Lost
 from resumable.client.links import Connector, Interrupt, proxy_of, tls_context
 from resumable.client.pace import TokenBucket
 from resumable.client.sources import BytesSource, FileSource, SendSource
@@ -71,6 +71,35 @@ def test_content_arrives_as_it_is_and_progress_is_told(kind: str, directory: Pat
         assert a_wire().exchange(exchange, interrupt).status == 204
     assert got == [DATA[5:]]
     assert moved == sorted(moved) and moved[-1] == len(DATA) - 5
+    source.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "bytes"])
+@pytest.mark.parametrize("size", [1, TAIL, TAIL + 1, len(DATA)])
+def test_the_last_bytes_stay_here_when_the_source_has_changed(
+    kind: str, size: int, directory: Path, interrupt: Interrupt
+) -> None:
+    got, over = bytearray(), threading.Event()
+
+    def serve(server: RawServer, connection: socket.socket) -> None:
+        server.head(connection)
+        while block := connection.recv(1 << 20):
+            got.extend(block)
+        over.set()
+
+    def before_last() -> None:
+        raise SourceChanged("it has changed", "source")
+
+    path = directory / "source"
+    path.write_bytes(DATA[:size])
+    source = FileSource(path) if kind == "file" else BytesSource(DATA[:size])
+    with raw_server(serve) as server:
+        exchange = Exchange(method="PATCH", url=server.url, body=BodyStretch(source, 0, size, before_last))
+        with pytest.raises(SourceChanged):
+            a_wire().exchange(exchange, interrupt)
+        assert over.wait(30)
+    assert len(got) <= max(0, size - TAIL)
+    assert kind == "bytes" or len(got) == max(0, size - TAIL)
     source.close()
 
 

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 
 from resumable.client.client_options import ClientOptions
 from resumable.client.client_transfer import ClientTransfer, Surroundings
-from resumable.client.effects import CutShort, Effect, Exchange, HttpReply, Lost, Pause, Steps, Together, Work
+from resumable.client.effects import TAIL, CutShort, Effect, Exchange, HttpReply, Lost, Pause, Steps, Together, Work
 from resumable.client.events import TransferEvent
 from resumable.client.putting import put_steps
 from resumable.client.sources import BytesSource, SendSource
@@ -223,6 +223,12 @@ class World:
             upload.length = int(fields["upload-length"])
         content = body.source.read(body.offset, body.size)
         assert len(content) == body.size
+        if body.before_last is not None:
+            try:
+                body.before_last()
+            except Exception:
+                upload.data += content[: max(0, body.size - TAIL)]
+                raise
         kept = content if arrives is None else content[:arrives]
         if "upload-checksum" in fields:
             algorithm, value = fields["upload-checksum"].split()

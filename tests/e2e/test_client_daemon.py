@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.waiting import free_port
 
 from .daemon import BOUND, ROOT, Daemon, environment, eventually
 from .in_between import in_between
-from .tus import pattern
+from .tus import Tus, pattern
 
 FLAGS = ("--digest", "sha256", "--remote", "memory://")
 DATA = pattern(16 * 1024 * 1024 + 3, seed=17)
@@ -152,6 +153,25 @@ def test_a_source_that_has_changed_since_is_noticed(daemon: Daemon, run: Run, so
     assert run(face, "put", source, daemon.url).end()["error"] == "SourceChanged"
     done = run(face, "put", source, daemon.url, on_changed="restart").result()
     assert stored(daemon, done["url"]) == DATA[:-1] + b"!"
+
+
+@FACES
+@BOTH
+def test_a_source_that_changes_while_it_is_sent_makes_no_finished_upload(
+    daemon: Daemon, tus: Tus, run: Run, source: Path, face: str, spoken: str
+) -> None:
+    client = run(face, "put", source, daemon.url, protocol=spoken, limit_rate=SLOW)
+    client.moving()
+    with source.open("r+b") as file:
+        file.write(b"!")
+    end = client.end()
+    assert end["error"] == "SourceChanged" and "fresh=True sends it anew" in end["text"]
+    url = client.told("begun")[0]["url"]
+    assert client.told("sent") == []
+    assert 0 < tus.offset(urlsplit(url).path) < len(DATA)
+    done = run(face, "put", source, daemon.url, on_changed="restart").result()
+    assert stored(daemon, done["url"]) == b"!" + DATA[1:]
+    assert tus.head(urlsplit(url).path).status in (404, 410)
 
 
 @FACES
