@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from resumable.cli.arguments import LineParser
+from resumable.cli.line_parser import LineParser
 
 SHELLS: Final = ("bash", "zsh", "fish")
 _EPILOG: Final = (

@@ -22,8 +22,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python import usage
 from zope.interface import provider
 
-from resumable.cli.arguments import CommandParser, LineParser
 from resumable.cli.flags import server_flags
+from resumable.cli.line_parser import CommandParser, LineParser
 from resumable.config import OPTIONS, Option
 from resumable.config.file import CONFIG
 from resumable.config.options import Options

@@ -16,7 +16,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from resumable.cli.arguments import CommandParser, LineParser
+from resumable.cli.line_parser import CommandParser, LineParser
 from resumable.config.option import did_you_mean, nearest_name
 
 _COMMENT = re.compile(r"(?:#+|<!--|\"\"\"|//)\s*(.*)")

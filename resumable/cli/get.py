@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 from attrs import evolve
 
 from resumable import client
-from resumable.cli.arguments import LineParser, value
 from resumable.cli.boards import Ended, complain
 from resumable.cli.figures import percent
+from resumable.cli.line_parser import LineParser, value
 from resumable.cli.receipts import FEW, Result, of_download
 from resumable.cli.runs import OnEvent, Runs
 from resumable.cli.texts import plain

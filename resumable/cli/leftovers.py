@@ -15,9 +15,9 @@ from typing import Final
 from attrs import evolve
 
 from resumable import client
-from resumable.cli.arguments import LineParser
 from resumable.cli.boards import complain, say
 from resumable.cli.figures import percent
+from resumable.cli.line_parser import LineParser
 from resumable.cli.texts import plain
 from resumable.cli.transfer_options import client_options
 from resumable.client import Client, Leftover

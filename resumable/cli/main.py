@@ -20,10 +20,10 @@ from attrs import frozen
 from resumable import __version__
 from resumable.cli import commands
 from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
-from resumable.cli.arguments import CommandParser, LineParser, value
 from resumable.cli.commands import ENOUGH
 from resumable.cli.configured import UnusableConfig, configured
 from resumable.cli.entry import guarded
+from resumable.cli.line_parser import CommandParser, LineParser, value
 from resumable.cli.texts import plain
 from resumable.config.option import PREFIX, mentioned_variables, unknown_variables
 from resumable.listening import run_directory

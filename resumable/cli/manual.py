@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from resumable import __version__
-from resumable.cli.arguments import LineParser
+from resumable.cli.line_parser import LineParser
 
 if TYPE_CHECKING:
     from resumable.cli.described import Argument, DescribedCommand

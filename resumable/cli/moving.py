@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import provider
 
-from resumable.cli.arguments import CommandParser, LineParser
 from resumable.cli.configured import configured
+from resumable.cli.line_parser import CommandParser, LineParser
 from resumable.daemon.move import RecordMove, takeover
 from resumable.masking import masked
 from resumable.model import values

@@ -14,10 +14,10 @@ from attrs import evolve
 
 from resumable import client
 from resumable.cli.advice import ends_put, words_of_put
-from resumable.cli.arguments import LineParser, value
 from resumable.cli.boards import Ended, complain
 from resumable.cli.figures import percent
 from resumable.cli.files_to_send import STANDARD_INPUT, FileToSend, LeftOut, found
+from resumable.cli.line_parser import LineParser, value
 from resumable.cli.receipts import FEW, Result, of_upload
 from resumable.cli.runs import OnEvent, Runs
 from resumable.cli.sent_before import SentBefore

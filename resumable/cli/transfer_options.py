@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from resumable.cli.arguments import LineParser, value
 from resumable.cli.boards import Board, JsonBoard, LineBoard, complain, say
+from resumable.cli.line_parser import LineParser, value
 from resumable.cli.windows import DayWindow, day_window, seconds_until
 from resumable.client import ClientOptions
 from resumable.model import values

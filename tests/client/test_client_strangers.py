@@ -23,7 +23,7 @@ from resumable.client.patience import judged
 from resumable.client.sources import StreamSource
 from resumable.client.speech import new_url
 from tests.client.raw_server import RawServer, raw_server
-from tests.client.test_client_wire import a_wire
+from tests.client.wires import a_wire
 from tests.client.world import BASE, Fault, World, answer, cut_after
 
 DATA = bytes(range(256)) * 40

@@ -13,11 +13,11 @@ import pytest
 
 from resumable.client import SourceChanged, TransferCancelled, one_request
 from resumable.client.effects import TAIL, BodyStretch, CutShort, Exchange, HttpReply, Lost
-from resumable.client.links import Connector, Interrupt, proxy_of, tls_context
+from resumable.client.links import Interrupt, proxy_of
 from resumable.client.pace import TokenBucket
 from resumable.client.sources import BytesSource, FileSource, SendSource
-from resumable.client.wire import Wire
 from tests.client.raw_server import RawServer, raw_server, received
+from tests.client.wires import a_wire
 
 DATA = random.Random(5).randbytes(3 << 20)
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -28,22 +28,6 @@ def interrupt() -> Iterator[Interrupt]:
     it = Interrupt()
     yield it
     it.close()
-
-
-_made: list[Wire] = []
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    """The wires of the test are closed."""
-    yield
-    while _made:
-        _made.pop().close()
-
-
-def a_wire(timeout: float = 60.0, proxy: str | None = "", bucket: TokenBucket | None = None) -> Wire:
-    _made.append(Wire(Connector(timeout, proxy, lambda: tls_context(None, False)), timeout, bucket))
-    return _made[-1]
 
 
 def patch(url: str, source: SendSource, **more: Callable[..., object]) -> Exchange:
