@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import h11
 
@@ -20,9 +20,6 @@ from resumable.client.effects import TAIL, CutShort, Exchange, HttpReply, Lost
 from resumable.client.exceptions import SourceChanged
 from resumable.client.links import Interrupt
 from resumable.client.pace import TokenBucket
-
-if TYPE_CHECKING:
-    pass
 
 AT_ONCE: Final = 4 << 20
 """Bytes that the kernel is given of a file in one call."""
